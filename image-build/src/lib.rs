@@ -1,0 +1,1 @@
+//! Makes the bootable stick image out of locked Debian packages.

@@ -1,0 +1,266 @@
+//! A source disk, block device or image file, opened so that it cannot be written.
+
+use super::ioctl;
+use super::read::{ReadAt, check_range};
+use crate::error::{Error, Kind, Result};
+use crate::units::{ByteLen, ByteOffset, SectorSize};
+use rustix::fs::{FileType, Mode, OFlags};
+use serde::{Deserialize, Serialize};
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+/// What a disk is, as people and later steps need it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DiskIdentity {
+    /// The path that it was opened by.
+    pub path: PathBuf,
+    /// Vendor and model as the device says them; `None` for a file.
+    pub model: Option<String>,
+    /// Serial number as the device says it.
+    pub serial: Option<String>,
+    /// World-wide name (`naa.…`, `eui.…`, `nvme.…`).
+    pub wwn: Option<String>,
+    /// Exact size in bytes.
+    pub size_bytes: u64,
+    /// Logical sector in bytes.
+    pub logical_sector_bytes: SectorSize,
+    /// Physical sector in bytes.
+    pub physical_sector_bytes: SectorSize,
+}
+
+impl DiskIdentity {
+    /// `/dev/sda (SAMSUNG MZ7LH480, serial S45NNA0M123456, 480.1 GB)`
+    pub fn describe(&self) -> String {
+        let mut facts = Vec::new();
+        facts.extend(self.model.clone());
+        facts.extend(
+            self.serial
+                .as_ref()
+                .map(|serial| format!("serial {serial}")),
+        );
+        facts.push(ByteLen(self.size_bytes).to_string());
+        format!("{} ({})", self.path.display(), facts.join(", "))
+    }
+}
+
+/// An open source disk. There is no way to write through it.
+#[derive(Debug)]
+pub struct Disk {
+    file: File,
+    identity: DiskIdentity,
+    block_device: bool,
+    /// `/sys/block/…` of a block device: its disappearance tells a pulled disk from a bad sector.
+    sysfs: Option<PathBuf>,
+}
+
+impl Disk {
+    /// Opens a block device or an image file for reading. A block device is first set read-only in
+    /// the kernel, where we may.
+    ///
+    /// # Errors
+    /// When it cannot be opened, is neither of the two, or its size is not whole sectors.
+    pub fn open(path: &Path) -> Result<Self> {
+        let opening = || format!("opening {} for reading", path.display());
+        let fd = rustix::fs::open(
+            path,
+            OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOCTTY | OFlags::NONBLOCK,
+            Mode::empty(),
+        )
+        .map_err(|e| Error::io(opening(), e))?;
+        let stat = rustix::fs::fstat(&fd).map_err(|e| Error::io(opening(), e))?;
+        let file = File::from(fd);
+        match FileType::from_raw_mode(stat.st_mode) {
+            FileType::BlockDevice => Self::block_device(path, file, stat.st_rdev),
+            FileType::RegularFile => Self::image_file(path, file),
+            _ => Err(Error::refused(format!(
+                "{} is neither a block device nor an image file",
+                path.display()
+            ))),
+        }
+    }
+
+    fn image_file(path: &Path, file: File) -> Result<Self> {
+        let size = file
+            .metadata()
+            .map_err(|e| Error::io(format!("asking the size of {}", path.display()), e))?
+            .len();
+        if size == 0 || size % SectorSize::B512.bytes() != 0 {
+            return Err(Error::refused(format!(
+                "{} has {size} bytes: not a whole number of 512-byte sectors, so not a raw disk \
+                 image",
+                path.display()
+            )));
+        }
+        Ok(Self {
+            file,
+            identity: DiskIdentity {
+                path: path.to_owned(),
+                model: None,
+                serial: None,
+                wwn: None,
+                size_bytes: size,
+                logical_sector_bytes: SectorSize::B512,
+                physical_sector_bytes: SectorSize::B512,
+            },
+            block_device: false,
+            sysfs: None,
+        })
+    }
+
+    fn block_device(path: &Path, file: File, device: u64) -> Result<Self> {
+        let asking = |what: &str| format!("asking {what} of {}", path.display());
+        // Not permitted without root, and then the read-only open is the guard.
+        if let Err(error) = ioctl::set_read_only(&file, true)
+            && !matches!(error, rustix::io::Errno::ACCESS | rustix::io::Errno::PERM)
+        {
+            return Err(Error::io(
+                format!("setting {} read-only", path.display()),
+                error,
+            ));
+        }
+        let size_bytes = ioctl::size_bytes(&file).map_err(|e| Error::io(asking("the size"), e))?;
+        if size_bytes == 0 {
+            return Err(Error::refused(format!(
+                "{} has no medium in it (size 0)",
+                path.display()
+            )));
+        }
+        let sector = |bytes: rustix::io::Result<u32>, what: &str| {
+            let bytes = bytes.map_err(|e| Error::io(asking(what), e))?;
+            SectorSize::new(bytes).ok_or_else(|| {
+                Error::new(Kind::Unsupported, format!("{what} of {bytes} bytes"))
+                    .on(path.display().to_string())
+            })
+        };
+        let logical = sector(rustix::fs::ioctl_blksszget(&file), "a logical sector")?;
+        let physical = sector(rustix::fs::ioctl_blkpbszget(&file), "a physical sector")?;
+        let (major, minor) = (rustix::fs::major(device), rustix::fs::minor(device));
+        let sysfs = std::fs::canonicalize(format!("/sys/dev/block/{major}:{minor}")).ok();
+        let names = sysfs
+            .as_deref()
+            .map(super::sysfs::names)
+            .unwrap_or_default();
+        Ok(Self {
+            file,
+            identity: DiskIdentity {
+                path: path.to_owned(),
+                model: names.model,
+                serial: names.serial,
+                wwn: names.wwn,
+                size_bytes,
+                logical_sector_bytes: logical,
+                physical_sector_bytes: physical,
+            },
+            block_device: true,
+            sysfs,
+        })
+    }
+
+    /// Treats an image file as a disk with sectors of this size (a block device knows its own).
+    #[must_use]
+    pub fn with_sector_size(mut self, sector: SectorSize) -> Self {
+        if !self.block_device {
+            self.identity.logical_sector_bytes = sector;
+            self.identity.physical_sector_bytes = sector;
+        }
+        self
+    }
+
+    /// What it is.
+    pub fn identity(&self) -> &DiskIdentity {
+        &self.identity
+    }
+
+    /// Whether it is a block device rather than an image file.
+    pub fn is_block_device(&self) -> bool {
+        self.block_device
+    }
+
+    /// Refuses a disk that something on this machine uses: a mount, swap, a volume manager, md.
+    /// The kernel knows best: an exclusive open of the whole disk fails while any part is claimed.
+    pub fn refuse_if_in_use(&self) -> Result<()> {
+        if !self.block_device {
+            return Ok(());
+        }
+        match rustix::fs::open(
+            &self.identity.path,
+            OFlags::RDONLY | OFlags::EXCL | OFlags::CLOEXEC,
+            Mode::empty(),
+        ) {
+            Ok(_) => Ok(()),
+            Err(rustix::io::Errno::BUSY) => {
+                let users = self
+                    .sysfs
+                    .as_deref()
+                    .map(super::sysfs::users)
+                    .unwrap_or_default();
+                let by = if users.is_empty() {
+                    String::new()
+                } else {
+                    format!(": {}", users.join(", "))
+                };
+                Err(
+                    Error::refused(format!("{} is in use{by}", self.identity.describe())).advise(
+                        "Unmount it, swapoff, stop the volume group or array, then try again",
+                    ),
+                )
+            }
+            Err(error) => Err(Error::io(
+                format!("checking whether {} is in use", self.identity.describe()),
+                error,
+            )),
+        }
+    }
+
+    /// Whether a block device that was there is gone.
+    pub fn has_vanished(&self) -> bool {
+        match &self.sysfs {
+            Some(sysfs) => {
+                !sysfs.exists() || ioctl::size_bytes(&self.file).is_ok_and(|size| size == 0)
+            }
+            None => false,
+        }
+    }
+
+    /// Tells the kernel that these bytes need not stay in its cache.
+    pub fn forget(&self, offset: ByteOffset, len: ByteLen) {
+        let len = std::num::NonZeroU64::new(len.0);
+        // Only advice: nothing depends on it.
+        let _ = rustix::fs::fadvise(&self.file, offset.0, len, rustix::fs::Advice::DontNeed);
+    }
+}
+
+impl ReadAt for Disk {
+    fn size(&self) -> ByteLen {
+        ByteLen(self.identity.size_bytes)
+    }
+
+    fn read_at(&self, offset: ByteOffset, buf: &mut [u8]) -> Result<()> {
+        check_range(&self.name(), self.size(), offset, buf.len())?;
+        self.file.read_exact_at(buf, offset.0).map_err(|error| {
+            let vanished = self.has_vanished();
+            let error = if error.kind() == io::ErrorKind::UnexpectedEof {
+                Error::new(
+                    Kind::Io,
+                    format!("reading {} bytes: it became shorter", buf.len()),
+                )
+            } else {
+                Error::io(format!("reading {} bytes", buf.len()), error)
+            };
+            let error = error.on(self.name()).at(offset.0);
+            if vanished {
+                error
+                    .into_kind(Kind::Vanished)
+                    .advise("The disk is gone: check its cable or bay, then start again")
+            } else {
+                error
+            }
+        })
+    }
+
+    fn name(&self) -> String {
+        self.identity.describe()
+    }
+}

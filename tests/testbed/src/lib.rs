@@ -1,0 +1,1 @@
+//! Real machines for tests and the demonstration.
