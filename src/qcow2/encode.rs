@@ -65,6 +65,11 @@ const ZLIB_WINDOW_BITS: u8 = 12;
 /// least a sixteenth.
 const LARGEST_WORTH_COMPRESSING: usize = CLUSTER_BYTES.saturating_sub(CLUSTER_BYTES >> 4);
 
+/// Room for the worst stream of a cluster (deflate's fixed codes have 9 bits a byte at the most),
+/// so that every stream is finished: `zlib-rs` 0.6.8 panics in the stream after one that was
+/// not, as its reset keeps the read position of what was pending.
+const SCRATCH: usize = CLUSTER_BYTES.saturating_add(CLUSTER_BYTES >> 2);
+
 enum Method {
     Zstd(zstd::bulk::Compressor<'static>),
     Zlib(Compress),
@@ -102,7 +107,7 @@ impl Encoder {
         };
         Ok(Self {
             method,
-            scratch: vec![0; LARGEST_WORTH_COMPRESSING],
+            scratch: vec![0; SCRATCH],
             padded: Vec::new(),
         })
     }
@@ -122,8 +127,7 @@ impl Encoder {
             self.padded.resize(CLUSTER_BYTES, 0);
             &self.padded
         };
-        // A stream that does not fit the scratch buffer is not worth having; nor is one whose
-        // compressor fails: the plain cluster is always right.
+        // Where a compressor fails, the plain cluster is always right.
         let length = match &mut self.method {
             Method::Zstd(zstd) => zstd
                 .compress_to_buffer(cluster, self.scratch.as_mut_slice())
@@ -137,7 +141,8 @@ impl Encoder {
             }
             Method::None => None,
         };
-        match length.and_then(|length| self.scratch.get(..length)) {
+        let worth_it = length.filter(|length| *length <= LARGEST_WORTH_COMPRESSING);
+        match worth_it.and_then(|length| self.scratch.get(..length)) {
             Some(stream) => Encoded::Compressed(stream.to_vec()),
             None => Encoded::Plain(cluster.to_vec()),
         }

@@ -4,6 +4,14 @@
 //!
 //! What a capture contains and what its manifest says: `docs/capture-files.md`.
 
+pub mod chunks;
+pub mod digest;
 pub mod files;
+pub mod layout;
+pub mod manifest;
 
+pub use chunks::{CHUNK_BYTES, ChunkDigests, ChunkList, chunk_digest};
+pub use digest::Digest;
 pub use files::{CaptureFiles, DirFiles, FileEntry, FileReader};
+pub use layout::{CaptureDir, machine_name};
+pub use manifest::{DiskRecord, FileRecord, Manifest, RegionRecord};

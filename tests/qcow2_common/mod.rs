@@ -87,6 +87,19 @@ impl Content {
         content
     }
 
+    /// Text and noise in turns.
+    pub fn alternating(size: u64) -> Self {
+        let mut random = Random(99);
+        let mut content = Self::empty(size);
+        for at in 0..size.div_ceil(CLUSTER_BYTES as u64) {
+            match at % 2 {
+                0 => content.set(at, |bytes| random.text(bytes)),
+                _ => content.set(at, |bytes| random.noise(bytes)),
+            }
+        }
+        content
+    }
+
     /// Data in the first, a middle and the last cluster of a large disk.
     pub fn sparse(size: u64) -> Self {
         let mut random = Random(77);
