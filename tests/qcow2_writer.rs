@@ -1,0 +1,77 @@
+//! What our writer writes, in the eyes of others: `qemu-img check`, `qemu-img compare`, the crate
+//! `imago`, and our own reader.
+
+mod qcow2_common;
+
+use haulier::device::ReadAt;
+use haulier::qcow2::{Compression, Reader};
+use haulier::store::FileReader;
+use qcow2_common::{Content, qemu_img, write_image};
+
+const ALL: [Compression; 3] = [Compression::Zstd, Compression::Zlib, Compression::None];
+
+#[test]
+fn qemu_finds_nothing_wrong_and_the_same_bytes() {
+    for compression in ALL {
+        for content in [
+            Content::mixed(96 << 20, 1),
+            // Ends within a cluster, and within a sector of 4 KiB.
+            Content::mixed((40 << 20) + 512, 2),
+            // One sector in all.
+            Content::mixed(512, 3),
+            Content::empty(10 << 20),
+            // Full L2 tables, and a gap of several.
+            Content::sparse(3 << 30),
+        ] {
+            let dir = tempfile::tempdir().unwrap();
+            let image = dir.path().join("disk.qcow2");
+            let raw = dir.path().join("disk.raw");
+            content.write_raw(&raw);
+            let finished = write_image(&content, &image, compression);
+            assert_eq!(finished.file_bytes.0, image.metadata().unwrap().len());
+            qemu_img(&["check", "-q", "-f", "qcow2", image.to_str().unwrap()]);
+            qemu_img(&[
+                "compare",
+                "-q",
+                "-s",
+                "-f",
+                "qcow2",
+                "-F",
+                "raw",
+                image.to_str().unwrap(),
+                raw.to_str().unwrap(),
+            ]);
+        }
+    }
+}
+
+#[test]
+fn our_reader_reads_the_same_bytes() {
+    for compression in ALL {
+        let content = Content::mixed((40 << 20) + 512, 4);
+        let dir = tempfile::tempdir().unwrap();
+        let image = dir.path().join("disk.qcow2");
+        write_image(&content, &image, compression);
+        let reader = Reader::open(FileReader::open(&image).unwrap()).unwrap();
+        assert_eq!(reader.size(), content.size());
+        content.compare(&reader);
+    }
+}
+
+#[test]
+fn compression_pays_and_is_used() {
+    let content = Content::mixed(64 << 20, 5);
+    let sizes = ALL.map(|compression| {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let finished = write_image(&content, file.path(), compression);
+        (finished.file_bytes.0, finished.compressed_clusters)
+    });
+    let [
+        (zstd, zstd_clusters),
+        (zlib, zlib_clusters),
+        (none, none_clusters),
+    ] = sizes;
+    assert!(zstd_clusters > 0 && zlib_clusters > 0, "{sizes:?}");
+    assert_eq!(none_clusters, 0);
+    assert!(zstd < none * 3 / 4 && zlib < none * 3 / 4, "{sizes:?}");
+}
