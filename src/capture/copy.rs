@@ -180,25 +180,30 @@ fn encode_chunks(
     work: &Mutex<Receiver<Chunk>>,
     ready: &Sender<Result<Ready>>,
 ) {
-    let mut encoder = Encoder::new(compression);
+    let mut encoder = match Encoder::new(compression) {
+        Ok(encoder) => encoder,
+        Err(error) => {
+            // If nobody listens any more, somebody else has failed and said so.
+            let _ = ready.send(Err(error));
+            return;
+        }
+    };
     loop {
         let next = work.lock().unwrap_or_else(PoisonError::into_inner).recv();
         let Ok(chunk) = next else { return };
-        let encoded = encode(&mut encoder, chunk);
-        if ready.send(encoded).is_err() {
+        if ready.send(Ok(encode(&mut encoder, chunk))).is_err() {
             return;
         }
     }
 }
 
-fn encode(encoder: &mut Encoder, chunk: Chunk) -> Result<Ready> {
-    if chunk.bytes.iter().all(|&byte| byte == 0) {
-        return Ok(Ready { chunk, digest: None, clusters: Vec::new() });
+fn encode(encoder: &mut Encoder, chunk: Chunk) -> Ready {
+    if qcow2::is_zero(&chunk.bytes) {
+        return Ready { chunk, digest: None, clusters: Vec::new() };
     }
     let digest = Some(blake3::hash(&chunk.bytes));
-    let clusters =
-        chunk.bytes.chunks(CLUSTER_BYTES).map(|c| encoder.encode(c)).collect::<Result<_>>()?;
-    Ok(Ready { chunk, digest, clusters })
+    let clusters = chunk.bytes.chunks(CLUSTER_BYTES).map(|c| encoder.encode(c)).collect();
+    Ready { chunk, digest, clusters }
 }
 
 /// Puts chunks back into the order of the disk.
@@ -220,7 +225,7 @@ impl Appender {
             self.next = self.next.saturating_add(1);
             let start = ready.chunk.place.start().0;
             let first = start / cluster_bytes();
-            for (index, encoded) in (first..).zip(&ready.clusters) {
+            for (index, encoded) in (first..).zip(ready.clusters) {
                 writer.append(GuestCluster(index), encoded)?;
             }
             if let Some(digest) = ready.digest {

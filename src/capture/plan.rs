@@ -121,7 +121,7 @@ impl DiskPlan {
         let used = map.extents();
         let read_bytes = used.total().0;
         let clusters: Vec<Extent> = sample_places(disk, &map);
-        let mut encoder = Encoder::new(compression);
+        let mut encoder = Encoder::new(compression)?;
         let mut reader = ChunkReader::new(disk, used, identity.logical_sector_bytes);
         let mut buf = vec![0; CLUSTER_BYTES];
         let (mut sampled, mut encoded) = (0_u64, 0_u64);
@@ -130,7 +130,7 @@ impl DiskPlan {
             let Some(buf) = buf.get_mut(..len) else { continue };
             let read = reader.fill(place, buf)?;
             sampled = sampled.saturating_add(read.0);
-            encoded = encoded.saturating_add(match encoder.encode(buf)? {
+            encoded = encoded.saturating_add(match encoder.encode(buf) {
                 Encoded::Zero => 0,
                 Encoded::Compressed(bytes) | Encoded::Plain(bytes) => {
                     u64::try_from(bytes.len()).unwrap_or(u64::MAX)
