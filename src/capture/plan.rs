@@ -117,8 +117,8 @@ impl Plan {
 impl DiskPlan {
     fn new(disk: &Disk, compression: Compression) -> Result<Self> {
         let identity = disk.identity();
-        let map = DiskMap::of(disk, &DiskInfo::from(identity))?;
-        let used = map.extents();
+        let map = DiskMap::of(disk, DiskInfo::from(identity))?;
+        let used = &map.extents;
         let read_bytes = used.total().0;
         let clusters: Vec<Extent> = sample_places(disk, &map);
         let mut encoder = Encoder::new(compression)?;
@@ -155,7 +155,7 @@ impl DiskPlan {
 
 /// Clusters spread evenly over what is read, one in the middle of each n-th used chunk's first run.
 fn sample_places(disk: &Disk, map: &DiskMap) -> Vec<Extent> {
-    let used = map.extents();
+    let used = &map.extents;
     let chunks: Vec<Extent> = chunks_of(used, disk.size()).collect();
     let step = chunks.len().div_ceil(SAMPLES).max(1);
     let cluster = u64::try_from(CLUSTER_BYTES).unwrap_or(u64::MAX);

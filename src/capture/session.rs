@@ -109,7 +109,7 @@ pub fn run(request: &Request, log: &Log, report: &dyn Report) -> Result<Outcome>
         say!(report, "{line}");
     }
     for disk in &plan.disks {
-        for note in disk.map.notes() {
+        for note in &disk.map.notes {
             warn!(report, "{}: {note}", disk.disk.path.display());
         }
     }
@@ -201,7 +201,7 @@ impl Session<'_> {
             .open(&path)
             .map_err(|e| Error::io(format!("creating {}", path.display()), e))?;
         let workers = std::thread::available_parallelism().map_or(1, usize::from).min(MOST_WORKERS);
-        let used = plan.map.extents();
+        let used = &plan.map.extents;
         self.report.begin(
             &format!("capturing {} to {name}", disk.identity().path.display()),
             used.total(),

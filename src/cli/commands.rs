@@ -69,8 +69,8 @@ fn map(path: &Path, json: bool, sector_size: u32) -> Result<Exit> {
     let sector = SectorSize::new(sector_size)
         .ok_or_else(|| Error::refused(format!("a sector cannot have {sector_size} bytes")))?;
     let disk = Disk::open(path)?.with_sector_size(sector);
-    let map = DiskMap::of(&disk, &DiskInfo::from(disk.identity()))?;
-    if json { print_json(&map.to_json())? } else { print(&map.to_text())? }
+    let map = DiskMap::of(&disk, DiskInfo::from(disk.identity()))?;
+    if json { print_json(&map)? } else { print(&map.render_text())? }
     Ok(Exit::Done)
 }
 

@@ -215,11 +215,11 @@ impl Appliance<'_> {
     fn show_disks(&self, disks: &[Disk]) -> Result<()> {
         say!(self.lines, "To be captured:");
         for (index, disk) in disks.iter().enumerate() {
-            let map = DiskMap::of(disk, &DiskInfo::from(disk.identity()))?;
+            let map = DiskMap::of(disk, DiskInfo::from(disk.identity()))?;
             say!(self.lines, "{index:>3}  {}", disk.identity().describe());
-            say!(self.lines, "     at most {} to read", map.extents().total());
-            for line in map.summary_lines() {
-                say!(self.lines, "     {line}");
+            say!(self.lines, "     at most {} to read", map.extents.total());
+            for line in map.render_text().lines() {
+                say!(self.lines, "  {line}");
             }
         }
         Ok(())
