@@ -101,7 +101,10 @@ pub fn copy_disk<D: ReadAt + ?Sized>(
         drop(ready_in);
 
         let mut chunks = Vec::new();
-        let mut appender = Appender { next: 0, waiting: BTreeMap::new() };
+        let mut appender = Appender {
+            next: 0,
+            waiting: BTreeMap::new(),
+        };
         let mut failure = None;
         for ready in ready_out {
             let appended = ready.and_then(|ready| {
@@ -141,16 +144,17 @@ pub fn copy_disk<D: ReadAt + ?Sized>(
 /// The chunks that hold at least one used byte, ascending.
 pub(super) fn chunks_of(used: &ExtentList, size: ByteLen) -> impl Iterator<Item = Extent> + '_ {
     let mut next = 0_u64;
-    used.iter().flat_map(move |extent| {
-        let first = (extent.start().0 / CHUNK_BYTES).max(next);
-        let last = extent.end().saturating_sub(1) / CHUNK_BYTES;
-        next = last.saturating_add(1);
-        first..next
-    })
-    .filter_map(move |index| {
-        let start = index.saturating_mul(CHUNK_BYTES);
-        Extent::between(start, start.saturating_add(CHUNK_BYTES).min(size.0))
-    })
+    used.iter()
+        .flat_map(move |extent| {
+            let first = (extent.start().0 / CHUNK_BYTES).max(next);
+            let last = extent.end().saturating_sub(1) / CHUNK_BYTES;
+            next = last.saturating_add(1);
+            first..next
+        })
+        .filter_map(move |index| {
+            let start = index.saturating_mul(CHUNK_BYTES);
+            Extent::between(start, start.saturating_add(CHUNK_BYTES).min(size.0))
+        })
 }
 
 fn read_chunks<D: ReadAt + ?Sized>(
@@ -199,11 +203,23 @@ fn encode_chunks(
 
 fn encode(encoder: &mut Encoder, chunk: Chunk) -> Ready {
     if qcow2::is_zero(&chunk.bytes) {
-        return Ready { chunk, digest: None, clusters: Vec::new() };
+        return Ready {
+            chunk,
+            digest: None,
+            clusters: Vec::new(),
+        };
     }
     let digest = Some(blake3::hash(&chunk.bytes));
-    let clusters = chunk.bytes.chunks(CLUSTER_BYTES).map(|c| encoder.encode(c)).collect();
-    Ready { chunk, digest, clusters }
+    let clusters = chunk
+        .bytes
+        .chunks(CLUSTER_BYTES)
+        .map(|c| encoder.encode(c))
+        .collect();
+    Ready {
+        chunk,
+        digest,
+        clusters,
+    }
 }
 
 /// Puts chunks back into the order of the disk.

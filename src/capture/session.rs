@@ -50,7 +50,10 @@ pub fn find_disks(words: &[String], known: &[PathBuf]) -> Result<Vec<Disk>> {
     let mut disks: Vec<Disk> = Vec::new();
     for word in words {
         let disk = find_disk(word, known)?;
-        if disks.iter().any(|other| other.identity().path == disk.identity().path) {
+        if disks
+            .iter()
+            .any(|other| other.identity().path == disk.identity().path)
+        {
             return Err(Error::refused(format!("{word} is named twice")));
         }
         disks.push(disk);
@@ -72,7 +75,11 @@ fn find_disk(word: &str, known: &[PathBuf]) -> Result<Disk> {
         }
         seen.push(disk.identity().describe());
     }
-    let seen = if seen.is_empty() { "none".into() } else { seen.join("; ") };
+    let seen = if seen.is_empty() {
+        "none".into()
+    } else {
+        seen.join("; ")
+    };
     Err(Error::refused(format!(
         "no disk {word}: it is neither a path nor the serial number of a disk that can be opened \
          here (there are: {seen})"
@@ -82,9 +89,12 @@ fn find_disk(word: &str, known: &[PathBuf]) -> Result<Disk> {
 /// What the filesystem of a directory has left for us.
 pub fn free_space(directory: &Path) -> Result<ByteLen> {
     let stat = rustix::fs::statvfs(directory).map_err(|e| {
-        Error::io(format!("asking the free space of {}", directory.display()), e)
-            .into_kind(Kind::Refused)
-            .advise("The store must be a directory that exists")
+        Error::io(
+            format!("asking the free space of {}", directory.display()),
+            e,
+        )
+        .into_kind(Kind::Refused)
+        .advise("The store must be a directory that exists")
     })?;
     Ok(ByteLen(stat.f_bavail.saturating_mul(stat.f_frsize)))
 }
@@ -103,7 +113,11 @@ pub fn run(request: &Request, log: &Log, report: &dyn Report) -> Result<Outcome>
     }
     let started = jiff::Timestamp::now();
     let free = free_space(&request.store)?;
-    say!(report, "Reading the used maps of {} disk(s)", request.disks.len());
+    say!(
+        report,
+        "Reading the used maps of {} disk(s)",
+        request.disks.len()
+    );
     let plan = Plan::new(&request.disks, free, request.options.compression)?;
     for line in plan.to_text().lines() {
         say!(report, "{line}");
@@ -122,15 +136,28 @@ pub fn run(request: &Request, log: &Log, report: &dyn Report) -> Result<Outcome>
         );
     }
 
-    let name = request.options.name.clone().unwrap_or_else(|| request.machine.store_name());
+    let name = request
+        .options
+        .name
+        .clone()
+        .unwrap_or_else(|| request.machine.store_name());
     let directory = CaptureDir::begin(&request.store, &name, started)?;
     log.attach(&directory.path().join("capture.log"))
         .map_err(|e| Error::io("beginning capture.log", e))?;
-    let result = Session { request, plan: &plan, directory: &directory, report }.write(log, started);
+    let result = Session {
+        request,
+        plan: &plan,
+        directory: &directory,
+        report,
+    }
+    .write(log, started);
     match result {
         Ok((manifest, bad_bytes)) => {
             let path = directory.commit(&manifest)?;
-            Ok(Outcome { directory: path, bad_bytes })
+            Ok(Outcome {
+                directory: path,
+                bad_bytes,
+            })
         }
         Err(error) => {
             let error = error.on(request.medium.clone());
@@ -153,8 +180,9 @@ struct Session<'a> {
 
 impl Session<'_> {
     fn write(&self, log: &Log, started: jiff::Timestamp) -> Result<(Manifest, ByteLen)> {
-        let names: Vec<String> =
-            (0..self.plan.disks.len()).map(|index| format!("disk-{index}.qcow2")).collect();
+        let names: Vec<String> = (0..self.plan.disks.len())
+            .map(|index| format!("disk-{index}.qcow2"))
+            .collect();
         self.write_configuration(&names)?;
         let mut records = Vec::new();
         let mut bad_bytes = 0_u64;
@@ -164,7 +192,8 @@ impl Session<'_> {
             records.push(record);
         }
         say!(self.report, "All disks are captured; writing the manifest");
-        log.detach().map_err(|e| Error::io("ending capture.log", e))?;
+        log.detach()
+            .map_err(|e| Error::io("ending capture.log", e))?;
         let manifest = Manifest::new(self.directory, records, started)?;
         Ok((manifest, ByteLen(bad_bytes)))
     }
@@ -179,7 +208,10 @@ impl Session<'_> {
             .disks
             .iter()
             .zip(names)
-            .map(|(plan, name)| VmDisk { file: name.into(), source: plan.disk.clone() })
+            .map(|(plan, name)| VmDisk {
+                file: name.into(),
+                source: plan.disk.clone(),
+            })
             .collect();
         let vm = VmPlan::new(&self.request.machine, &disks);
         self.write_file("domain.xml", vm::libvirt::domain_xml(&vm).as_bytes())
@@ -200,18 +232,33 @@ impl Session<'_> {
             .create_new(true)
             .open(&path)
             .map_err(|e| Error::io(format!("creating {}", path.display()), e))?;
-        let workers = std::thread::available_parallelism().map_or(1, usize::from).min(MOST_WORKERS);
+        let workers = std::thread::available_parallelism()
+            .map_or(1, usize::from)
+            .min(MOST_WORKERS);
         let used = &plan.map.extents;
         self.report.begin(
             &format!("capturing {} to {name}", disk.identity().path.display()),
             used.total(),
         );
-        let source =
-            Source { disk, used, sector: disk.identity().logical_sector_bytes };
-        let copied =
-            copy_disk(&source, file, self.request.options.compression, workers, self.report);
+        let source = Source {
+            disk,
+            used,
+            sector: disk.identity().logical_sector_bytes,
+        };
+        let copied = copy_disk(
+            &source,
+            file,
+            self.request.options.compression,
+            workers,
+            self.report,
+        );
         self.report.end();
-        let Copied { chunks, bad, file_bytes, .. } = copied?;
+        let Copied {
+            chunks,
+            bad,
+            file_bytes,
+            ..
+        } = copied?;
         for range in bad.iter() {
             warn!(
                 self.report,
@@ -230,8 +277,12 @@ impl Session<'_> {
             bad,
             file_bytes,
         );
-        record.sha256 =
-            seal(self.directory.path(), &record, !self.request.options.no_verify, self.report)?;
+        record.sha256 = seal(
+            self.directory.path(),
+            &record,
+            !self.request.options.no_verify,
+            self.report,
+        )?;
         Ok(record)
     }
 }

@@ -145,4 +145,25 @@ pub struct ImportArgs {
     /// Name of the virtual machine [default: the machine's name in the store]
     #[arg(long)]
     pub name: Option<String>,
+    /// Put all disks on one kind of controller [default: what each disk was on]
+    #[arg(long, value_enum, value_name = "BUS")]
+    pub disk_bus: Option<crate::vm::DiskBus>,
+    /// Firmware of the virtual machine [default: what the machine was started with]
+    #[arg(long, value_enum)]
+    pub firmware: Option<crate::inventory::FirmwareKind>,
+}
+
+impl From<ImportArgs> for crate::import::Options {
+    fn from(args: ImportArgs) -> Self {
+        Self {
+            capture: args.capture,
+            pick: args.pick,
+            to: args.to,
+            out: args.out,
+            connect: args.connect,
+            name: args.name,
+            disk_bus: args.disk_bus,
+            firmware: args.firmware,
+        }
+    }
 }
