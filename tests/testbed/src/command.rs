@@ -1,7 +1,18 @@
 //! Running the tools of the machine, with an error that says what was run and what it said.
 
 use anyhow::{Context, Result, bail};
+use std::ffi::OsString;
 use std::process::{Command, Stdio};
+
+/// The program `name`, also where the person's PATH leaves out the administrator's programs, as
+/// Debian's does.
+pub fn tool(name: &str) -> Command {
+    let mut path = std::env::var_os("PATH").unwrap_or_default();
+    path.push(OsString::from(":/usr/sbin:/sbin"));
+    let mut command = Command::new(name);
+    command.env("PATH", path).env("LC_ALL", "C.UTF-8");
+    command
+}
 
 /// Runs `command` to its end and returns what it printed on standard output.
 ///
