@@ -9,7 +9,7 @@ fn main() -> anyhow::Result<()> {
     println!("base {:?}", t.elapsed());
     let g = Guest::make(&base, kind, args[2].as_ref())?;
     println!("disk {:?} {:?}", t.elapsed(), g);
-    let mut m = Machine::new(fw).disk(Drive::raw(&g.path, Bus::Sata, "S3RIAL01").model("INTEL SSDSC2KB96")).stays_after_shutdown().start()?;
+    let mut m = Machine::new(fw).disk(Drive::raw(&g.path, Bus::Sata, "S3RIAL01").model("INTEL SSDSC2KB96")).stays_after_shutdown().extra(&["-cpu", "max"]).start()?;
     m.serial().wait_for(&g.payload.line(), Duration::from_secs(200))?;
     println!("payload {:?}", t.elapsed());
     m.serial().wait_for("login: ", Duration::from_secs(100))?;
