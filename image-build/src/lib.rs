@@ -9,13 +9,21 @@
 //! `boot` lays out the disk around it. `edit` changes the few files in a finished image that are
 //! meant to be changed.
 
+mod boot;
+mod contents;
+mod initramfs;
 pub mod packages;
 pub mod programs;
 mod tool;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
+pub use contents::relock;
 use programs::Programs;
+use sha2::{Digest, Sha256};
 use std::path::{Path, PathBuf};
+
+/// No image is larger: 128 MiB.
+pub const MAX_SIZE: u64 = 128 << 20;
 
 /// What an image is made of.
 #[derive(Debug, Clone)]
@@ -41,6 +49,33 @@ pub struct Summary {
     pub kernel: String,
     /// Length of kernel and initramfs in bytes: what firmware has to read at boot.
     pub boot_bytes: u64,
+}
+
+/// Makes the image.
+///
+/// # Errors
+/// When a package cannot be fetched, a part is missing or does not fit, or the image would be
+/// larger than [`MAX_SIZE`].
+pub fn build(inputs: &Inputs) -> Result<Summary> {
+    let release = contents::kernel_release(&inputs.lock)?;
+    let sysroot = packages::unpack(&inputs.lock)?;
+    let initrd = initramfs::pack(&sysroot, &inputs.programs, release)?;
+    boot::write(&inputs.out, &sysroot, release, &initrd)?;
+    let image =
+        std::fs::read(&inputs.out).with_context(|| format!("reading {}", inputs.out.display()))?;
+    let size = u64::try_from(image.len())?;
+    ensure!(
+        size <= MAX_SIZE,
+        "the image is {size} bytes long, more than {MAX_SIZE}"
+    );
+    let kernel = std::fs::metadata(sysroot.path().join(format!("boot/vmlinuz-{release}")))?;
+    Ok(Summary {
+        image: inputs.out.clone(),
+        size,
+        sha256: hex(&Sha256::digest(&image)),
+        kernel: release.to_owned(),
+        boot_bytes: kernel.len() + u64::try_from(initrd.len())?,
+    })
 }
 
 /// The image's lock file in the workspace at `workspace`.

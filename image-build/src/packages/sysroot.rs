@@ -22,8 +22,18 @@ impl Sysroot {
     /// The program at `program` (`usr/bin/mcopy`), run through the loader and the libraries of
     /// this sysroot: the host's C library and versions play no part.
     pub fn command(&self, program: &str) -> Command {
+        self.loader(&[], program)
+    }
+
+    /// The loader's list of the libraries that `program` needs.
+    pub(crate) fn libraries_of(&self, program: &str) -> Command {
+        self.loader(&["--list"], program)
+    }
+
+    fn loader(&self, options: &[&str], program: &str) -> Command {
         let mut command = Command::new(self.path.join("usr/lib64/ld-linux-x86-64.so.2"));
         command
+            .args(options)
             .arg("--library-path")
             .arg(self.path.join("usr/lib/x86_64-linux-gnu"))
             .arg(self.path.join(program))
