@@ -51,7 +51,9 @@ pub fn from_kernel(command_line: &str) -> Vec<String> {
         .iter()
         .filter_map(|word| word.strip_prefix("haulier."))
         .filter_map(|word| {
-            let (key, value) = word.split_once('=').map_or((word, None), |(k, v)| (k, Some(v)));
+            let (key, value) = word
+                .split_once('=')
+                .map_or((word, None), |(k, v)| (k, Some(v)));
             if BOOT_KEYS.contains(&key) {
                 return None;
             }
@@ -100,10 +102,9 @@ mod tests {
 
     #[test]
     fn a_file_says_the_words_of_the_command_line() {
-        let mut words = from_file(
-            "unattended = true\nno-verify = false\ndisks = [\"all\"]\nname = \"db 1\"\n",
-        )
-        .unwrap();
+        let mut words =
+            from_file("unattended = true\nno-verify = false\ndisks = [\"all\"]\nname = \"db 1\"\n")
+                .unwrap();
         words.sort();
         assert_eq!(words, ["--disks=all", "--name=db 1", "--unattended"]);
     }
@@ -114,13 +115,24 @@ mod tests {
             "quiet haulier.boot=12-ab haulier.unattended=1 haulier.no_verify=0 \
              haulier.disk=S45 \"haulier.name=db 1\" haulier.after=reboot",
         );
-        assert_eq!(words, ["--unattended", "--disk=S45", "--name=db 1", "--after=reboot"]);
+        assert_eq!(
+            words,
+            [
+                "--unattended",
+                "--disk=S45",
+                "--name=db 1",
+                "--after=reboot"
+            ]
+        );
     }
 
     #[test]
     fn a_broken_file_is_refused_with_its_line() {
         let error = from_file("unattended = \n").unwrap_err().to_string();
-        assert!(error.contains("haulier.toml") && error.contains("line 1"), "{error}");
+        assert!(
+            error.contains("haulier.toml") && error.contains("line 1"),
+            "{error}"
+        );
         let error = from_file("when = 2026-11-22\n").unwrap_err().to_string();
         assert!(error.contains("gives when a value"), "{error}");
     }
