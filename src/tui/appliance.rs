@@ -12,6 +12,7 @@ use crate::report::bars::Bars;
 use crate::report::log::Log;
 use crate::report::plain::PlainLines;
 use crate::report::{Level, Report, Tee};
+use crate::stick::cmdline::Cmdline;
 use crate::stick::{self, Stick};
 use crate::units::ByteLen;
 use crate::usedmap::{DiskInfo, DiskMap};
@@ -163,15 +164,14 @@ impl Appliance<'_> {
 
     /// The answer file's words, then the kernel's, which win.
     fn answers(&self, file: &str) -> Result<AnswerArgs> {
-        let kernel = std::fs::read_to_string("/proc/cmdline").unwrap_or_default();
         let mut words = answers::from_file(file)?;
-        words.extend(answers::from_kernel(&kernel));
+        words.extend(answers::from_kernel(&Cmdline::of_this_kernel()?));
         crate::cli::parse_answers(&words)
     }
 
     fn capture(&self, stick: &Stick, answers: &AnswerArgs) -> Result<Outcome> {
         let machine = self.show_machine();
-        let all = stick::source_disks(stick)?;
+        let all = stick::source_disks(stick, self.lines)?;
         let mut disks = self.choose(&all, &answers.capture)?;
         self.show_disks(&disks)?;
         let mut options = answers.capture.clone();
@@ -272,16 +272,19 @@ impl Appliance<'_> {
             medium: format!("the stick {}", stick.describe()),
             options: options.clone(),
         };
-        let result = capture::run(&request, self.log, &report);
-        let unmounted = store.unmount();
-        match result {
+        match capture::run(&request, self.log, &report) {
             Ok(outcome) => {
-                unmounted?;
+                store.unmount()?;
                 Ok(outcome)
             }
+            Err(error) if !stick.is_there() => {
+                // What it says of a filesystem without a disk under it helps nobody.
+                let _ = store.abandon();
+                Err(self.after_pull(stick, error))
+            }
             Err(error) => {
-                if !stick.is_present() {
-                    return Err(self.after_pull(stick, error));
+                if let Err(also) = store.unmount() {
+                    warn!(self.lines, "{also}");
                 }
                 Err(error)
             }
