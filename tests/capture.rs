@@ -77,7 +77,8 @@ fn server_disk(dir: &Path) -> PathBuf {
     file.write_all_at(&noise(1, 4096), 40 * 512).unwrap();
     file.write_all_at(&noise(2, 300_000), 2048 * 512).unwrap();
     for block in 0..160 {
-        file.write_all_at(&noise(100 + block, MIB as usize), 8192 * 512 + block * MIB).unwrap();
+        file.write_all_at(&noise(100 + block, MIB as usize), 8192 * 512 + block * MIB)
+            .unwrap();
     }
     drop(file);
 
@@ -85,14 +86,26 @@ fn server_disk(dir: &Path) -> PathBuf {
     fs::create_dir_all(files.join("srv/data")).unwrap();
     for n in 0..40_u64 {
         let len = (n * n * 977 % 900_000) as usize;
-        let content = if n % 2 == 0 { noise(n, len) } else { b"haulier ".repeat(len / 8) };
+        let content = if n % 2 == 0 {
+            noise(n, len)
+        } else {
+            b"haulier ".repeat(len / 8)
+        };
         fs::write(files.join(format!("srv/data/{n}")), content).unwrap();
     }
     run_ok(
         "mke2fs",
         &[
-            "-q", "-F", "-t", "ext4", "-E", "offset=4194304,nodiscard", "-d",
-            files.to_str().unwrap(), disk.to_str().unwrap(), "160M",
+            "-q",
+            "-F",
+            "-t",
+            "ext4",
+            "-E",
+            "offset=4194304,nodiscard",
+            "-d",
+            files.to_str().unwrap(),
+            disk.to_str().unwrap(),
+            "160M",
         ],
     );
     disk
@@ -115,14 +128,24 @@ fn capture(extra: &[&str]) -> Capture {
     let disk = server_disk(dir.path());
     let store = dir.path().join("store");
     fs::create_dir(&store).unwrap();
-    let mut args =
-        vec!["capture", "--disk", disk.to_str().unwrap(), "--to", store.to_str().unwrap()];
+    let mut args = vec![
+        "capture",
+        "--disk",
+        disk.to_str().unwrap(),
+        "--to",
+        store.to_str().unwrap(),
+    ];
     args.extend(["--name", "db-01"]);
     args.extend(extra);
     let (code, out, err) = haulier(&args);
     assert_eq!(code, 0, "{out}{err}");
     let path = PathBuf::from(out.lines().last().unwrap());
-    Capture { _dir: dir, disk, store, path }
+    Capture {
+        _dir: dir,
+        disk,
+        store,
+        path,
+    }
 }
 
 /// The disk as the image must show it: bytes outside the map are zero.
@@ -146,14 +169,28 @@ fn image_is_the_masked_disk(extra: &[&str]) -> u64 {
     let dir = tempfile::tempdir().unwrap();
     let capture = capture(extra);
     let image = capture.path.join("disk-0.qcow2");
-    run_ok("qemu-img", &["check", "-f", "qcow2", image.to_str().unwrap()]);
+    run_ok(
+        "qemu-img",
+        &["check", "-f", "qcow2", image.to_str().unwrap()],
+    );
     let expected = dir.path().join("masked.img");
     let used = masked(&capture.disk, &expected);
     run_ok(
         "qemu-img",
-        &["compare", "-f", "raw", "-F", "qcow2", expected.to_str().unwrap(), image.to_str().unwrap()],
+        &[
+            "compare",
+            "-f",
+            "raw",
+            "-F",
+            "qcow2",
+            expected.to_str().unwrap(),
+            image.to_str().unwrap(),
+        ],
     );
-    assert!(used < 64 * MIB, "{used} bytes of a disk with 17 MB of files");
+    assert!(
+        used < 64 * MIB,
+        "{used} bytes of a disk with 17 MB of files"
+    );
     fs::metadata(&image).unwrap().len()
 }
 
@@ -162,7 +199,10 @@ fn the_image_holds_the_used_bytes_and_zeros_elsewhere() {
     let plain = image_is_the_masked_disk(&["--compression", "none"]);
     let zstd = image_is_the_masked_disk(&[]);
     let zlib = image_is_the_masked_disk(&["--compression", "zlib"]);
-    assert!(zstd < plain && zlib < plain, "plain {plain}, zstd {zstd}, zlib {zlib}");
+    assert!(
+        zstd < plain && zlib < plain,
+        "plain {plain}, zstd {zstd}, zlib {zlib}"
+    );
 }
 
 #[test]
@@ -174,13 +214,23 @@ fn the_source_is_the_same_to_the_bit_and_the_capture_is_proven() {
     let store = dir.path().join("store");
     fs::create_dir(&store).unwrap();
     let (code, out, err) = haulier(&[
-        "capture", "--disk", disk.to_str().unwrap(), "--to", store.to_str().unwrap(),
+        "capture",
+        "--disk",
+        disk.to_str().unwrap(),
+        "--to",
+        store.to_str().unwrap(),
     ]);
     assert_eq!(code, 0, "{err}");
     assert_eq!(sha256(&disk), before);
     assert_eq!(fs::metadata(&disk).unwrap().modified().unwrap(), written);
     let capture = out.lines().last().unwrap();
-    for file in ["machine.json", "domain.xml", "manifest.json", "capture.log", "disk-0.qcow2"] {
+    for file in [
+        "machine.json",
+        "domain.xml",
+        "manifest.json",
+        "capture.log",
+        "disk-0.qcow2",
+    ] {
         assert!(Path::new(capture).join(file).is_file(), "{file}");
     }
     for target in [capture, store.to_str().unwrap()] {
@@ -193,7 +243,11 @@ fn the_source_is_the_same_to_the_bit_and_the_capture_is_proven() {
 fn one_flipped_bit_is_found_and_named() {
     let capture = capture(&[]);
     let image = capture.path.join("disk-0.qcow2");
-    let file = fs::File::options().read(true).write(true).open(&image).unwrap();
+    let file = fs::File::options()
+        .read(true)
+        .write(true)
+        .open(&image)
+        .unwrap();
     let at = file.metadata().unwrap().len() / 2;
     let mut byte = [0];
     file.read_exact_at(&mut byte, at).unwrap();
@@ -210,18 +264,30 @@ fn a_capture_killed_in_the_middle_is_visibly_not_whole() {
     let store = dir.path().join("store");
     fs::create_dir(&store).unwrap();
     let mut child = Command::new(env!("CARGO_BIN_EXE_haulier"))
-        .args(["capture", "--name", "db-01", "--compression", "zlib", "--disk"])
+        .args([
+            "capture",
+            "--name",
+            "db-01",
+            "--compression",
+            "zlib",
+            "--disk",
+        ])
         .args([disk.to_str().unwrap(), "--to", store.to_str().unwrap()])
         .stderr(Stdio::null())
         .spawn()
         .unwrap();
     // Killed as soon as there is an image being written.
     let image = loop {
-        let found = walk(&store).into_iter().find(|path| path.ends_with("disk-0.qcow2"));
+        let found = walk(&store)
+            .into_iter()
+            .find(|path| path.ends_with("disk-0.qcow2"));
         if let Some(image) = found {
             break image;
         }
-        assert!(child.try_wait().unwrap().is_none(), "it ended before it could be killed");
+        assert!(
+            child.try_wait().unwrap().is_none(),
+            "it ended before it could be killed"
+        );
         std::thread::sleep(std::time::Duration::from_millis(1));
     };
     child.kill().unwrap();
@@ -267,11 +333,21 @@ fn a_destination_that_fills_up_leaves_nothing_that_looks_whole() {
     assert_eq!(output.status.code(), Some(1), "{err}");
     assert!(err.contains("disk-0.qcow2"), "{err}");
     let left = walk(&store);
-    assert!(left.iter().all(|path| path.to_str().unwrap().contains(".partial/")), "{left:?}");
-    let log = left.iter().find(|path| path.ends_with("capture.log")).expect("the log is kept");
+    assert!(
+        left.iter()
+            .all(|path| path.to_str().unwrap().contains(".partial/")),
+        "{left:?}"
+    );
+    let log = left
+        .iter()
+        .find(|path| path.ends_with("capture.log"))
+        .expect("the log is kept");
     assert!(fs::read_to_string(log).unwrap().contains("error:"));
     // The room is given back: a half image without --resume is of no use.
-    assert!(!left.iter().any(|path| path.ends_with("disk-0.qcow2")), "{left:?}");
+    assert!(
+        !left.iter().any(|path| path.ends_with("disk-0.qcow2")),
+        "{left:?}"
+    );
 }
 
 #[test]
@@ -282,7 +358,11 @@ fn bad_input_is_refused_with_a_sentence_before_anything_is_written() {
     let odd = dir.path().join("odd.img");
     fs::write(&odd, b"not a disk").unwrap();
     let cases: [(&str, i32, &str); 3] = [
-        (odd.to_str().unwrap(), 4, "not a whole number of 512-byte sectors"),
+        (
+            odd.to_str().unwrap(),
+            4,
+            "not a whole number of 512-byte sectors",
+        ),
         ("/nonexistent/disk", 4, "no disk"),
         ("/dev/null", 4, "neither a block device nor an image file"),
     ];
@@ -300,15 +380,24 @@ fn a_plan_writes_nothing_and_comes_near_the_truth() {
     let capture = capture(&[]);
     let empty = tempfile::tempdir().unwrap();
     let (code, out, err) = haulier(&[
-        "plan", "--json", "--disk", capture.disk.to_str().unwrap(), "--to",
+        "plan",
+        "--json",
+        "--disk",
+        capture.disk.to_str().unwrap(),
+        "--to",
         empty.path().to_str().unwrap(),
     ]);
     assert_eq!(code, 0, "{err}");
     assert_eq!(walk(empty.path()), Vec::<PathBuf>::new());
     let plan: serde_json::Value = serde_json::from_str(&out).unwrap();
-    let image = fs::metadata(capture.path.join("disk-0.qcow2")).unwrap().len();
+    let image = fs::metadata(capture.path.join("disk-0.qcow2"))
+        .unwrap()
+        .len();
     let estimate = plan["disks"][0]["estimated_image_bytes"].as_u64().unwrap();
-    assert!(estimate > image / 2 && estimate < image * 2, "estimated {estimate}, got {image}");
+    assert!(
+        estimate > image / 2 && estimate < image * 2,
+        "estimated {estimate}, got {image}"
+    );
     assert!(plan["worst_case_bytes"].as_u64().unwrap() > image);
     assert!(capture.store.exists());
 }

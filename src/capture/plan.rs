@@ -54,15 +54,12 @@ impl Plan {
             .iter()
             .map(|disk| DiskPlan::new(disk, compression))
             .collect::<Result<Vec<_>>>()?;
-        let sum = |of: fn(&DiskPlan) -> u64| {
-            disks.iter().map(of).fold(0_u64, u64::saturating_add)
-        };
+        let sum = |of: fn(&DiskPlan) -> u64| disks.iter().map(of).fold(0_u64, u64::saturating_add);
         let read_bytes = sum(|disk| disk.read_bytes);
         Ok(Self {
             version: 1,
             read_bytes,
-            estimated_bytes: sum(|disk| disk.estimated_image_bytes)
-                .saturating_add(OVERHEAD_BYTES),
+            estimated_bytes: sum(|disk| disk.estimated_image_bytes).saturating_add(OVERHEAD_BYTES),
             // L2 entries and refcounts: 10 bytes a cluster.
             worst_case_bytes: read_bytes
                 .saturating_add(read_bytes / 4096)
@@ -127,7 +124,9 @@ impl DiskPlan {
         let (mut sampled, mut encoded) = (0_u64, 0_u64);
         for place in clusters {
             let len = usize::try_from(place.len().0).unwrap_or(CLUSTER_BYTES);
-            let Some(buf) = buf.get_mut(..len) else { continue };
+            let Some(buf) = buf.get_mut(..len) else {
+                continue;
+            };
             let read = reader.fill(place, buf)?;
             sampled = sampled.saturating_add(read.0);
             encoded = encoded.saturating_add(match encoder.encode(buf) {

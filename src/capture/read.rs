@@ -20,7 +20,12 @@ pub struct ChunkReader<'a, D: ReadAt + ?Sized> {
 impl<'a, D: ReadAt + ?Sized> ChunkReader<'a, D> {
     /// Reads only `used` extents of `disk`; bad spots are told apart by `sector`.
     pub fn new(disk: &'a D, used: &'a ExtentList, sector: SectorSize) -> Self {
-        Self { disk, used, sector, bad: ExtentList::new() }
+        Self {
+            disk,
+            used,
+            sector,
+            bad: ExtentList::new(),
+        }
     }
 
     /// Fills `buf` with the guest-visible bytes of `chunk`: used extents as read, all else zero.
@@ -68,10 +73,17 @@ impl<'a, D: ReadAt + ?Sized> ChunkReader<'a, D> {
             self.bad.insert(piece);
             return Ok(());
         }
-        let middle = piece.start().0.saturating_add((sectors / 2).saturating_mul(sector));
-        let halves =
-            (Extent::between(piece.start().0, middle), Extent::between(middle, piece.end()));
-        let (Some(first), Some(second)) = halves else { return Err(error) };
+        let middle = piece
+            .start()
+            .0
+            .saturating_add((sectors / 2).saturating_mul(sector));
+        let halves = (
+            Extent::between(piece.start().0, middle),
+            Extent::between(middle, piece.end()),
+        );
+        let (Some(first), Some(second)) = halves else {
+            return Err(error);
+        };
         let (left, right) = target.split_at_mut(as_len(first.len())?);
         self.read_around_bad(first, left)?;
         self.read_around_bad(second, right)
@@ -127,7 +139,10 @@ mod tests {
     fn faulty(bad: &[(u64, u64)], kind: rustix::io::Errno) -> Faulty {
         Faulty {
             bytes: MemDisk((0..1 << 20).map(|i| (i % 251) as u8 + 1).collect()),
-            bad: bad.iter().filter_map(|&(s, e)| Extent::between(s, e)).collect(),
+            bad: bad
+                .iter()
+                .filter_map(|&(s, e)| Extent::between(s, e))
+                .collect(),
             kind,
             asked: Mutex::default(),
         }
@@ -136,15 +151,27 @@ mod tests {
     #[test]
     fn only_used_bytes_are_asked_for_and_the_rest_is_zero() {
         let disk = faulty(&[], rustix::io::Errno::IO);
-        let used: ExtentList =
-            [(4096, 8192), (65_536, 66_048)].iter().filter_map(|&(s, e)| Extent::between(s, e)).collect();
+        let used: ExtentList = [(4096, 8192), (65_536, 66_048)]
+            .iter()
+            .filter_map(|&(s, e)| Extent::between(s, e))
+            .collect();
         let mut reader = ChunkReader::new(&disk, &used, SectorSize::B512);
         let mut buf = vec![0xEE; 65_536];
-        let read = reader.fill(Extent::between(0, 65_536).unwrap(), &mut buf).unwrap();
+        let read = reader
+            .fill(Extent::between(0, 65_536).unwrap(), &mut buf)
+            .unwrap();
         assert_eq!(read, ByteLen(4096));
         assert_eq!(&buf[4096..8192], &disk.bytes.0[4096..8192]);
-        assert!(buf[..4096].iter().chain(&buf[8192..]).all(|&byte| byte == 0));
-        assert_eq!(*disk.asked.lock().unwrap(), ExtentList::from_iter(Extent::between(4096, 8192)));
+        assert!(
+            buf[..4096]
+                .iter()
+                .chain(&buf[8192..])
+                .all(|&byte| byte == 0)
+        );
+        assert_eq!(
+            *disk.asked.lock().unwrap(),
+            ExtentList::from_iter(Extent::between(4096, 8192))
+        );
     }
 
     #[test]
@@ -153,12 +180,16 @@ mod tests {
         let used = ExtentList::from_iter(Extent::between(0, 65_536));
         let mut reader = ChunkReader::new(&disk, &used, SectorSize::B512);
         let mut buf = vec![0xEE; 65_536];
-        reader.fill(Extent::between(0, 65_536).unwrap(), &mut buf).unwrap();
+        reader
+            .fill(Extent::between(0, 65_536).unwrap(), &mut buf)
+            .unwrap();
         let bad = reader.into_bad();
         let runs: Vec<_> = bad.iter().map(|e| (e.start().0, e.end())).collect();
         assert_eq!(runs, [(10_240, 10_752), (51_200, 51_712)]);
         for (at, byte) in buf.iter().enumerate() {
-            let lost = bad.iter().any(|e| (e.start().0..e.end()).contains(&(at as u64)));
+            let lost = bad
+                .iter()
+                .any(|e| (e.start().0..e.end()).contains(&(at as u64)));
             assert_eq!(*byte, if lost { 0 } else { disk.bytes.0[at] }, "byte {at}");
         }
     }
@@ -169,7 +200,9 @@ mod tests {
         let used = ExtentList::from_iter(Extent::between(0, 65_536));
         let mut reader = ChunkReader::new(&disk, &used, SectorSize::B512);
         let mut buf = vec![0; 65_536];
-        let error = reader.fill(Extent::between(0, 65_536).unwrap(), &mut buf).unwrap_err();
+        let error = reader
+            .fill(Extent::between(0, 65_536).unwrap(), &mut buf)
+            .unwrap_err();
         assert_eq!(error.kind(), Kind::Vanished);
     }
 }

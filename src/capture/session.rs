@@ -8,14 +8,10 @@ use crate::error::{Error, Kind, Result};
 use crate::inventory::Machine;
 use crate::report::log::Log;
 use crate::report::{Level, Report};
-use crate::store::layout::CaptureDir;
-use crate::store::manifest::{DiskRecord, Manifest};
-use crate::store::verify::seal;
+use crate::store::{CaptureDir, DiskRecord, Manifest, layout, manifest, seal};
 use crate::units::ByteLen;
 use crate::vm::{self, VmDisk, VmPlan};
 use crate::{say, warn};
-use std::fs::File;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
 /// More workers than this starve the reader of a fast array, and of memory.
@@ -50,7 +46,10 @@ pub fn find_disks(words: &[String], known: &[PathBuf]) -> Result<Vec<Disk>> {
     let mut disks: Vec<Disk> = Vec::new();
     for word in words {
         let disk = find_disk(word, known)?;
-        if disks.iter().any(|other| other.identity().path == disk.identity().path) {
+        if disks
+            .iter()
+            .any(|other| other.identity().path == disk.identity().path)
+        {
             return Err(Error::refused(format!("{word} is named twice")));
         }
         disks.push(disk);
@@ -72,7 +71,11 @@ fn find_disk(word: &str, known: &[PathBuf]) -> Result<Disk> {
         }
         seen.push(disk.identity().describe());
     }
-    let seen = if seen.is_empty() { "none".into() } else { seen.join("; ") };
+    let seen = if seen.is_empty() {
+        "none".into()
+    } else {
+        seen.join("; ")
+    };
     Err(Error::refused(format!(
         "no disk {word}: it is neither a path nor the serial number of a disk that can be opened \
          here (there are: {seen})"
@@ -82,9 +85,12 @@ fn find_disk(word: &str, known: &[PathBuf]) -> Result<Disk> {
 /// What the filesystem of a directory has left for us.
 pub fn free_space(directory: &Path) -> Result<ByteLen> {
     let stat = rustix::fs::statvfs(directory).map_err(|e| {
-        Error::io(format!("asking the free space of {}", directory.display()), e)
-            .into_kind(Kind::Refused)
-            .advise("The store must be a directory that exists")
+        Error::io(
+            format!("asking the free space of {}", directory.display()),
+            e,
+        )
+        .into_kind(Kind::Refused)
+        .advise("The store must be a directory that exists")
     })?;
     Ok(ByteLen(stat.f_bavail.saturating_mul(stat.f_frsize)))
 }
@@ -103,7 +109,11 @@ pub fn run(request: &Request, log: &Log, report: &dyn Report) -> Result<Outcome>
     }
     let started = jiff::Timestamp::now();
     let free = free_space(&request.store)?;
-    say!(report, "Reading the used maps of {} disk(s)", request.disks.len());
+    say!(
+        report,
+        "Reading the used maps of {} disk(s)",
+        request.disks.len()
+    );
     let plan = Plan::new(&request.disks, free, request.options.compression)?;
     for line in plan.to_text().lines() {
         say!(report, "{line}");
@@ -122,15 +132,32 @@ pub fn run(request: &Request, log: &Log, report: &dyn Report) -> Result<Outcome>
         );
     }
 
-    let name = request.options.name.clone().unwrap_or_else(|| request.machine.store_name());
-    let directory = CaptureDir::begin(&request.store, &name, started)?;
-    log.attach(&directory.path().join("capture.log"))
+    let name = request
+        .options
+        .name
+        .as_deref()
+        .unwrap_or(&request.machine.name);
+    let directory = CaptureDir::begin(&request.store, name, started)?;
+    log.attach(&directory.file(layout::LOG))
         .map_err(|e| Error::io("beginning capture.log", e))?;
-    let result = Session { request, plan: &plan, directory: &directory, report }.write(log, started);
-    match result {
-        Ok((manifest, bad_bytes)) => {
-            let path = directory.commit(&manifest)?;
-            Ok(Outcome { directory: path, bad_bytes })
+    let session = Session {
+        request,
+        plan: &plan,
+        directory: &directory,
+        report,
+    };
+    match session.write(started).and_then(|manifest| {
+        log.detach()
+            .map_err(|e| Error::io("ending capture.log", e))?;
+        Ok(manifest)
+    }) {
+        Ok(manifest) => {
+            let bad = manifest.disks.iter().map(|disk| disk.bad_ranges.total().0);
+            let bad_bytes = ByteLen(bad.fold(0, u64::saturating_add));
+            Ok(Outcome {
+                directory: directory.commit(manifest)?,
+                bad_bytes,
+            })
         }
         Err(error) => {
             let error = error.on(request.medium.clone());
@@ -152,66 +179,78 @@ struct Session<'a> {
 }
 
 impl Session<'_> {
-    fn write(&self, log: &Log, started: jiff::Timestamp) -> Result<(Manifest, ByteLen)> {
-        let names: Vec<String> =
-            (0..self.plan.disks.len()).map(|index| format!("disk-{index}.qcow2")).collect();
+    fn write(&self, started: jiff::Timestamp) -> Result<Manifest> {
+        let names: Vec<String> = (0..self.plan.disks.len()).map(layout::disk_file).collect();
         self.write_configuration(&names)?;
-        let mut records = Vec::new();
-        let mut bad_bytes = 0_u64;
-        for ((disk, plan), name) in self.request.disks.iter().zip(&self.plan.disks).zip(&names) {
-            let record = self.capture_disk(disk, plan, name)?;
-            bad_bytes = bad_bytes.saturating_add(record.bad_ranges.total().0);
-            records.push(record);
-        }
+        let disks = self
+            .request
+            .disks
+            .iter()
+            .zip(&self.plan.disks)
+            .zip(&names)
+            .map(|((disk, plan), name)| self.capture_disk(disk, plan, name))
+            .collect::<Result<Vec<_>>>()?;
         say!(self.report, "All disks are captured; writing the manifest");
-        log.detach().map_err(|e| Error::io("ending capture.log", e))?;
-        let manifest = Manifest::new(self.directory, records, started)?;
-        Ok((manifest, ByteLen(bad_bytes)))
+        Ok(Manifest {
+            version: manifest::VERSION,
+            tool_version: env!("CARGO_PKG_VERSION").into(),
+            machine: self.directory.machine().into(),
+            started,
+            finished: jiff::Timestamp::now(),
+            disks,
+            files: Vec::new(),
+        })
     }
 
     /// machine.json and the VM configuration, first: small, and of use even to a failed capture.
     fn write_configuration(&self, names: &[String]) -> Result<()> {
-        let machine = serde_json::to_vec_pretty(&self.request.machine)
-            .map_err(|e| Error::corrupt("writing machine.json").because(e))?;
-        self.write_file("machine.json", &machine)?;
+        let machine = &self.request.machine;
+        self.directory
+            .write(layout::MACHINE, machine.to_json().as_bytes())?;
         let disks: Vec<VmDisk> = self
             .plan
             .disks
             .iter()
             .zip(names)
-            .map(|(plan, name)| VmDisk { file: name.into(), source: plan.disk.clone() })
+            .map(|(plan, name)| VmDisk {
+                file: name.into(),
+                source: plan.disk.clone(),
+            })
             .collect();
-        let vm = VmPlan::new(&self.request.machine, &disks);
-        self.write_file("domain.xml", vm::libvirt::domain_xml(&vm).as_bytes())
-    }
-
-    fn write_file(&self, name: &str, bytes: &[u8]) -> Result<()> {
-        let path = self.directory.path().join(name);
-        File::create_new(&path)
-            .and_then(|mut file| file.write_all(bytes).and_then(|()| file.sync_all()))
-            .map_err(|e| Error::io(format!("writing {}", path.display()), e))
+        let vm = VmPlan::new(machine, &disks);
+        self.directory
+            .write(layout::DOMAIN, vm::libvirt::domain_xml(&vm).as_bytes())
     }
 
     fn capture_disk(&self, disk: &Disk, plan: &DiskPlan, name: &str) -> Result<DiskRecord> {
-        let path = self.directory.path().join(name);
-        let file = File::options()
-            .read(true)
-            .write(true)
-            .create_new(true)
-            .open(&path)
-            .map_err(|e| Error::io(format!("creating {}", path.display()), e))?;
-        let workers = std::thread::available_parallelism().map_or(1, usize::from).min(MOST_WORKERS);
+        let file = self.directory.create(name)?;
+        let workers = std::thread::available_parallelism()
+            .map_or(1, usize::from)
+            .min(MOST_WORKERS);
         let used = &plan.map.extents;
         self.report.begin(
             &format!("capturing {} to {name}", disk.identity().path.display()),
             used.total(),
         );
-        let source =
-            Source { disk, used, sector: disk.identity().logical_sector_bytes };
-        let copied =
-            copy_disk(&source, file, self.request.options.compression, workers, self.report);
+        let source = Source {
+            disk,
+            used,
+            sector: disk.identity().logical_sector_bytes,
+        };
+        let copied = copy_disk(
+            &source,
+            file,
+            self.request.options.compression,
+            workers,
+            self.report,
+        );
         self.report.end();
-        let Copied { chunks, bad, file_bytes, .. } = copied?;
+        let Copied {
+            chunks,
+            bad,
+            file_bytes,
+            ..
+        } = copied?;
         for range in bad.iter() {
             warn!(
                 self.report,
@@ -230,8 +269,12 @@ impl Session<'_> {
             bad,
             file_bytes,
         );
-        record.sha256 =
-            seal(self.directory.path(), &record, !self.request.options.no_verify, self.report)?;
+        record.sha256 = seal(
+            self.directory.path(),
+            &record,
+            !self.request.options.no_verify,
+            self.report,
+        )?;
         Ok(record)
     }
 }

@@ -13,7 +13,7 @@ use crate::report::{Report, Tee};
 use crate::store;
 use crate::units::{ByteLen, SectorSize};
 use crate::usedmap::{DiskInfo, DiskMap};
-use crate::{import, say, stick, warn};
+use crate::{import, say, warn};
 use serde::Serialize;
 use std::io::{IsTerminal, Write, stderr, stdout};
 use std::path::{Path, PathBuf};
@@ -22,7 +22,11 @@ use std::path::{Path, PathBuf};
 pub(super) fn run(command: Command) -> Result<Exit> {
     match command {
         Command::Inventory { json } => inventory(json),
-        Command::Map { disk, json, sector_size } => map(&disk, json, sector_size),
+        Command::Map {
+            disk,
+            json,
+            sector_size,
+        } => map(&disk, json, sector_size),
         Command::Plan { to, json, options } => plan(&to, json, &options),
         Command::Capture { to, options } => capture(to, options),
         Command::List { store, json } => list(&store, json),
@@ -34,7 +38,10 @@ pub(super) fn run(command: Command) -> Result<Exit> {
 
 /// Writes a result to standard output; a reader that went away (`| head`) is no failure.
 fn print(text: &str) -> Result<()> {
-    match stdout().write_all(text.as_bytes()).and_then(|()| stdout().flush()) {
+    match stdout()
+        .write_all(text.as_bytes())
+        .and_then(|()| stdout().flush())
+    {
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
             Err(Error::io("writing to standard output", error))
         }
@@ -61,7 +68,11 @@ fn report() -> Box<dyn Report> {
 
 fn inventory(json: bool) -> Result<Exit> {
     let machine = Machine::read(Path::new("/"));
-    if json { print_json(&machine)? } else { print(&machine.to_text())? }
+    if json {
+        print_json(&machine)?
+    } else {
+        print(&machine.to_text())?
+    }
     Ok(Exit::Done)
 }
 
@@ -70,7 +81,11 @@ fn map(path: &Path, json: bool, sector_size: u32) -> Result<Exit> {
         .ok_or_else(|| Error::refused(format!("a sector cannot have {sector_size} bytes")))?;
     let disk = Disk::open(path)?.with_sector_size(sector);
     let map = DiskMap::of(&disk, DiskInfo::from(disk.identity()))?;
-    if json { print_json(&map)? } else { print(&map.render_text())? }
+    if json {
+        print_json(&map)?
+    } else {
+        print(&map.render_text())?
+    }
     Ok(Exit::Done)
 }
 
@@ -82,7 +97,9 @@ fn open_disks(options: &CaptureOptions) -> Result<Vec<Disk>> {
              'haulier inventory' shows them",
         ));
     }
-    capture::find_disks(&options.disks, &stick::all_disks())
+    let known: Vec<PathBuf> =
+        Machine::read(Path::new("/")).disks.iter().map(|disk| disk.device()).collect();
+    capture::find_disks(&options.disks, &known)
 }
 
 fn plan(to: &Path, json: bool, options: &CaptureOptions) -> Result<Exit> {
@@ -91,7 +108,11 @@ fn plan(to: &Path, json: bool, options: &CaptureOptions) -> Result<Exit> {
         disk.refuse_if_in_use()?;
     }
     let plan = Plan::new(&disks, capture::free_space(to)?, options.compression)?;
-    if json { print_json(&plan)? } else { print(&plan.to_text())? }
+    if json {
+        print_json(&plan)?
+    } else {
+        print(&plan.to_text())?
+    }
     plan.refuse_if_too_large(&to.display().to_string())?;
     Ok(Exit::Done)
 }
@@ -110,7 +131,10 @@ fn capture(to: PathBuf, options: CaptureOptions) -> Result<Exit> {
     let outcome = capture::run(&request, &log, &report)?;
     print(&format!("{}\n", outcome.directory.display()))?;
     if outcome.bad_bytes > ByteLen::ZERO {
-        warn!(report, "{} could not be read: see bad_ranges in manifest.json", outcome.bad_bytes);
+        warn!(
+            report,
+            "{} could not be read: see bad_ranges in manifest.json", outcome.bad_bytes
+        );
         return Ok(Exit::Damage);
     }
     Ok(Exit::Done)
@@ -118,7 +142,11 @@ fn capture(to: PathBuf, options: CaptureOptions) -> Result<Exit> {
 
 fn list(path: &Path, json: bool) -> Result<Exit> {
     let list = store::list(path)?;
-    if json { print_json(&list)? } else { print(&list.to_text())? }
+    if json {
+        print_json(&list)?
+    } else {
+        print(&list.to_text())?
+    }
     Ok(Exit::Done)
 }
 

@@ -16,7 +16,11 @@ pub fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => {
             // Help and version come this way too, and are no failure.
-            let exit = if error.use_stderr() { Exit::Usage } else { Exit::Done };
+            let exit = if error.use_stderr() {
+                Exit::Usage
+            } else {
+                Exit::Done
+            };
             let _ = error.print();
             return exit.into();
         }
@@ -38,11 +42,17 @@ pub fn main() -> ExitCode {
 /// # Errors
 /// Refused with the parser's sentence, which names the word.
 pub fn parse_answers(words: &[String]) -> Result<AnswerArgs> {
-    let all = ["haulier".into(), "appliance".into()].into_iter().chain(words.iter().cloned());
+    let all = ["haulier".into(), "appliance".into()]
+        .into_iter()
+        .chain(words.iter().cloned());
     let cli = Cli::try_parse_from(all).map_err(|error| {
         // The first line says what is wrong; the rest is about the command line.
         let text = error.render().to_string();
-        let line = text.lines().next().unwrap_or_default().replace("error: ", "");
+        let line = text
+            .lines()
+            .next()
+            .unwrap_or_default()
+            .replace("error: ", "");
         Error::refused(format!("the answers cannot be used: {line}"))
             .advise("Mend haulier.toml on the stick's first partition, or the kernel command line")
     })?;
@@ -55,6 +65,7 @@ pub fn parse_answers(words: &[String]) -> Result<AnswerArgs> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::stick::cmdline::Cmdline;
     use clap::CommandFactory;
 
     #[test]
@@ -80,7 +91,9 @@ mod tests {
     #[test]
     fn the_kernel_line_wins_over_the_file() {
         let mut words = answers::from_file("after = \"wait\"\nunattended = true").unwrap();
-        words.extend(answers::from_kernel("haulier.after=reboot"));
+        words.extend(answers::from_kernel(&Cmdline::parse(
+            "haulier.after=reboot",
+        )));
         let answers = parse_answers(&words).unwrap();
         assert!(answers.unattended);
         assert_eq!(answers.after, args::After::Reboot);

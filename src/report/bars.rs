@@ -19,7 +19,10 @@ pub struct Bars<T: TermLike + Clone + 'static> {
 impl<T: TermLike + Clone + 'static> Bars<T> {
     /// Draws on `terminal`.
     pub fn new(terminal: T) -> Self {
-        Self { terminal, bar: Mutex::new(None) }
+        Self {
+            terminal,
+            bar: Mutex::new(None),
+        }
     }
 
     fn with(&self, work: impl FnOnce(&mut Option<ProgressBar>)) {
@@ -38,7 +41,10 @@ impl<T: TermLike + Clone + 'static> Report for Bars<T> {
             Some(bar) => bar.println(text),
             None => {
                 // A vanished terminal must not end a capture.
-                let _ = self.terminal.write_line(&text).and_then(|()| self.terminal.flush());
+                let _ = self
+                    .terminal
+                    .write_line(&text)
+                    .and_then(|()| self.terminal.flush());
             }
         });
     }
@@ -48,7 +54,8 @@ impl<T: TermLike + Clone + 'static> Report for Bars<T> {
             Box::new(self.terminal.clone()),
             REDRAWS_PER_SECOND,
         );
-        let new = ProgressBar::with_draw_target(Some(total.0), target).with_message(task.to_owned());
+        let new =
+            ProgressBar::with_draw_target(Some(total.0), target).with_message(task.to_owned());
         // A template of our own making is always valid; the default style is a fair fallback.
         if let Ok(style) = ProgressStyle::with_template(
             "{msg} [{bar:24}] {percent:>3}% {decimal_bytes_per_sec} ETA {eta} {prefix}",

@@ -45,15 +45,26 @@ impl Log {
 
     /// All lines so far.
     pub fn text(&self) -> String {
-        self.0.lock().unwrap_or_else(|e| e.into_inner()).lines.clone()
+        self.0
+            .lock()
+            .unwrap_or_else(|e| e.into_inner())
+            .lines
+            .clone()
     }
 
     fn add(&self, text: fmt::Arguments<'_>) {
         let mut state = self.0.lock().unwrap_or_else(|e| e.into_inner());
-        let line = format!("{} {text}\n", jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ"));
+        let line = format!(
+            "{} {text}\n",
+            jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ")
+        );
         state.lines.push_str(&line);
         // A pulled stick must not stop the run here: the writer of the images will say it.
-        if state.file.as_mut().is_some_and(|file| file.write_all(line.as_bytes()).is_err()) {
+        if state
+            .file
+            .as_mut()
+            .is_some_and(|file| file.write_all(line.as_bytes()).is_err())
+        {
             state.file = None;
         }
     }
@@ -96,7 +107,10 @@ mod tests {
         log.detach().unwrap();
         log.line(Level::Info, format_args!("third"));
         let file = std::fs::read_to_string(&path).unwrap();
-        let ends: Vec<_> = file.lines().map(|line| line.split_once(' ').unwrap().1).collect();
+        let ends: Vec<_> = file
+            .lines()
+            .map(|line| line.split_once(' ').unwrap().1)
+            .collect();
         assert_eq!(ends, ["first", "error: second"]);
         assert!(log.text().ends_with("third\n"));
     }

@@ -60,7 +60,10 @@ impl<W: Write + Send> Report for PlainLines<W> {
             state.task = task.to_owned();
             state.began = Instant::now();
             state.shown = state.began;
-            state.last = Progress { total, ..Progress::default() };
+            state.last = Progress {
+                total,
+                ..Progress::default()
+            };
             let _ = writeln!(state.out, "{task}: {total}").and_then(|()| state.out.flush());
         });
     }
@@ -91,7 +94,10 @@ impl<W: Write + Send> Report for PlainLines<W> {
 /// `capturing disk-0: 42%, 3.1 GB of 7.4 GB, 118.0 MB/s, 1.2 GB written`
 pub(super) fn progress_line(task: &str, progress: Progress, elapsed: Duration) -> String {
     let percent = percent(progress);
-    let mut line = format!("{task}: {percent}%, {} of {}", progress.done, progress.total);
+    let mut line = format!(
+        "{task}: {percent}%, {} of {}",
+        progress.done, progress.total
+    );
     if let Some(rate) = rate(progress.done, elapsed) {
         line.push_str(&format!(", {rate}/s"));
     }
@@ -142,6 +148,9 @@ mod tests {
         let lines = PlainLines::new(Vec::new());
         lines.line(Level::Warn, format_args!("the log is dirty"));
         let out = lines.state.into_inner().unwrap().out;
-        assert_eq!(String::from_utf8(out).unwrap(), "warning: the log is dirty\n");
+        assert_eq!(
+            String::from_utf8(out).unwrap(),
+            "warning: the log is dirty\n"
+        );
     }
 }

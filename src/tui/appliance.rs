@@ -12,6 +12,7 @@ use crate::report::bars::Bars;
 use crate::report::log::Log;
 use crate::report::plain::PlainLines;
 use crate::report::{Level, Report, Tee};
+use crate::stick::cmdline::Cmdline;
 use crate::stick::{self, Stick};
 use crate::units::ByteLen;
 use crate::usedmap::{DiskInfo, DiskMap};
@@ -39,11 +40,20 @@ pub fn run(args: &ApplianceArgs) -> Exit {
     let lines = Tee(vec![&plain, &log]);
     say!(lines, "\nHaulier {}\n", env!("CARGO_PKG_VERSION"));
 
-    let mut appliance = Appliance { args, consoles: &consoles, log: &log, lines: &lines };
+    let mut appliance = Appliance {
+        args,
+        consoles: &consoles,
+        log: &log,
+        lines: &lines,
+    };
     let (result, answers) = appliance.once();
     let exit = match &result {
         Ok(outcome) => {
-            say!(lines, "haulier: capture finished: {}", outcome.directory.display());
+            say!(
+                lines,
+                "haulier: capture finished: {}",
+                outcome.directory.display()
+            );
             if outcome.bad_bytes > ByteLen::ZERO {
                 warn!(
                     lines,
@@ -69,8 +79,16 @@ pub fn run(args: &ApplianceArgs) -> Exit {
 /// Leaves word for PID 1: as answered, or as the person says.
 fn end(consoles: &Consoles, lines: &dyn Report, answers: Option<&AnswerArgs>) {
     let after = match answers {
-        Some(AnswerArgs { unattended: true, after: After::Poweroff, .. }) => "poweroff",
-        Some(AnswerArgs { unattended: true, after: After::Reboot, .. }) => "reboot",
+        Some(AnswerArgs {
+            unattended: true,
+            after: After::Poweroff,
+            ..
+        }) => "poweroff",
+        Some(AnswerArgs {
+            unattended: true,
+            after: After::Reboot,
+            ..
+        }) => "reboot",
         Some(_) | None => ask_end(consoles, lines),
     };
     let written = Path::new(AFTER_FILE)
@@ -84,7 +102,10 @@ fn end(consoles: &Consoles, lines: &dyn Report, answers: Option<&AnswerArgs>) {
 
 fn ask_end(consoles: &Consoles, lines: &dyn Report) -> &'static str {
     loop {
-        say!(lines, "\nEnter: back to the start   p: power off   r: restart the machine");
+        say!(
+            lines,
+            "\nEnter: back to the start   p: power off   r: restart the machine"
+        );
         match consoles.read_line(None) {
             Ok(Some(line)) => match line.as_str() {
                 "" => return "again",
@@ -143,15 +164,14 @@ impl Appliance<'_> {
 
     /// The answer file's words, then the kernel's, which win.
     fn answers(&self, file: &str) -> Result<AnswerArgs> {
-        let kernel = std::fs::read_to_string("/proc/cmdline").unwrap_or_default();
         let mut words = answers::from_file(file)?;
-        words.extend(answers::from_kernel(&kernel));
+        words.extend(answers::from_kernel(&Cmdline::of_this_kernel()?));
         crate::cli::parse_answers(&words)
     }
 
     fn capture(&self, stick: &Stick, answers: &AnswerArgs) -> Result<Outcome> {
         let machine = self.show_machine();
-        let all = stick::source_disks(stick)?;
+        let all = stick::source_disks(stick, self.lines)?;
         let mut disks = self.choose(&all, &answers.capture)?;
         self.show_disks(&disks)?;
         let mut options = answers.capture.clone();
@@ -161,12 +181,17 @@ impl Appliance<'_> {
                     self.lines,
                     "Enter: capture {}   NUMBERS: only those disks (e.g. 0 2)   n NAME: call the \
                      machine so\np: power off   r: restart the machine",
-                    if disks.len() == 1 { "this disk".into() } else { format!("these {} disks", disks.len()) }
+                    if disks.len() == 1 {
+                        "this disk".into()
+                    } else {
+                        format!("these {} disks", disks.len())
+                    }
                 );
                 self.consoles.forget_typed();
-                let Some(line) = self.consoles.read_line(None).map_err(|e| {
-                    Error::io("reading the consoles", e)
-                })?
+                let Some(line) = self
+                    .consoles
+                    .read_line(None)
+                    .map_err(|e| Error::io("reading the consoles", e))?
                 else {
                     continue;
                 };
@@ -202,10 +227,12 @@ impl Appliance<'_> {
     fn choose(&self, all: &[PathBuf], options: &CaptureOptions) -> Result<Vec<Disk>> {
         if options.disks.is_empty() || options.disks.iter().any(|disk| disk == "all") {
             if all.is_empty() {
-                return Err(Error::refused("no disk to capture was found besides the stick").advise(
-                    "Check that the disks are switched on and the controller is not hidden by \
+                return Err(
+                    Error::refused("no disk to capture was found besides the stick").advise(
+                        "Check that the disks are switched on and the controller is not hidden by \
                      the firmware (Intel VMD or RST in RAID mode)",
-                ));
+                    ),
+                );
             }
             return open_all(all);
         }
@@ -245,16 +272,19 @@ impl Appliance<'_> {
             medium: format!("the stick {}", stick.describe()),
             options: options.clone(),
         };
-        let result = capture::run(&request, self.log, &report);
-        let unmounted = store.unmount();
-        match result {
+        match capture::run(&request, self.log, &report) {
             Ok(outcome) => {
-                unmounted?;
+                store.unmount()?;
                 Ok(outcome)
             }
+            Err(error) if !stick.is_there() => {
+                // What it says of a filesystem without a disk under it helps nobody.
+                let _ = store.abandon();
+                Err(self.after_pull(stick, error))
+            }
             Err(error) => {
-                if !stick.is_present() {
-                    return Err(self.after_pull(stick, error));
+                if let Err(also) = store.unmount() {
+                    warn!(self.lines, "{also}");
                 }
                 Err(error)
             }
@@ -273,7 +303,9 @@ impl Appliance<'_> {
         );
         let kept = stick.find_again(REPLUG_WAIT).and_then(|stick| {
             let store = stick::open_store(&stick, self.lines)?;
-            let name = jiff::Timestamp::now().strftime("failed-%Y-%m-%dT%H%M%SZ.log").to_string();
+            let name = jiff::Timestamp::now()
+                .strftime("failed-%Y-%m-%dT%H%M%SZ.log")
+                .to_string();
             let path = store.path().join(name);
             let written = std::fs::write(&path, self.log.text());
             store.unmount()?;
@@ -281,11 +313,17 @@ impl Appliance<'_> {
         });
         match kept {
             Ok(()) => say!(self.lines, "The log is on the stick"),
-            Err(error) => warn!(self.lines, "the log could not be kept on the stick: {error}"),
+            Err(error) => warn!(
+                self.lines,
+                "the log could not be kept on the stick: {error}"
+            ),
         }
         Error::new(
             Kind::Vanished,
-            format!("the stick {} was pulled during the capture", stick.describe()),
+            format!(
+                "the stick {} was pulled during the capture",
+                stick.describe()
+            ),
         )
         .because(error)
         .advise("The capture on it is not finished: put the stick back and start again")
@@ -300,7 +338,11 @@ fn open_all(paths: &[PathBuf]) -> Result<Vec<Disk>> {
 fn numbers(line: &str, all: &[PathBuf]) -> Option<Vec<PathBuf>> {
     line.split([' ', ','])
         .filter(|word| !word.is_empty())
-        .map(|word| word.parse::<usize>().ok().and_then(|index| all.get(index).cloned()))
+        .map(|word| {
+            word.parse::<usize>()
+                .ok()
+                .and_then(|index| all.get(index).cloned())
+        })
         .collect()
 }
 
@@ -312,7 +354,10 @@ mod tests {
     fn numbers_choose_disks_and_anything_else_does_not() {
         let all = [PathBuf::from("/dev/sda"), PathBuf::from("/dev/sdb")];
         assert_eq!(numbers("1", &all), Some(vec![all[1].clone()]));
-        assert_eq!(numbers("1, 0", &all), Some(vec![all[1].clone(), all[0].clone()]));
+        assert_eq!(
+            numbers("1, 0", &all),
+            Some(vec![all[1].clone(), all[0].clone()])
+        );
         assert_eq!(numbers("2", &all), None);
         assert_eq!(numbers("sda", &all), None);
     }

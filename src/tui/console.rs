@@ -41,22 +41,31 @@ impl Consoles {
         match (open.is_empty(), failure) {
             (true, Some(error)) => Err(error),
             (true, None) => Err(io::ErrorKind::NotFound.into()),
-            (false, _) => Ok(Self { open: Arc::new(Mutex::new(open)) }),
+            (false, _) => Ok(Self {
+                open: Arc::new(Mutex::new(open)),
+            }),
         }
     }
 
     /// The next line typed on any console, without its end; `None` after `timeout`.
     pub fn read_line(&self, timeout: Option<Duration>) -> io::Result<Option<String>> {
-        let consoles: Vec<File> =
-            self.lock().iter().map(File::try_clone).collect::<io::Result<_>>()?;
+        let consoles: Vec<File> = self
+            .lock()
+            .iter()
+            .map(File::try_clone)
+            .collect::<io::Result<_>>()?;
         let timeout = timeout.and_then(|t| Timespec::try_from(t).ok());
         loop {
-            let mut waiting: Vec<PollFd<'_>> =
-                consoles.iter().map(|file| PollFd::new(file, PollFlags::IN)).collect();
+            let mut waiting: Vec<PollFd<'_>> = consoles
+                .iter()
+                .map(|file| PollFd::new(file, PollFlags::IN))
+                .collect();
             if poll(&mut waiting, timeout.as_ref())? == 0 {
                 return Ok(None);
             }
-            let ready = waiting.iter().position(|fd| fd.revents().contains(PollFlags::IN));
+            let ready = waiting
+                .iter()
+                .position(|fd| fd.revents().contains(PollFlags::IN));
             let Some(mut console) = ready.and_then(|at| consoles.get(at)) else {
                 // Hung up (a serial line without carrier): do not spin.
                 std::thread::sleep(Duration::from_millis(200));

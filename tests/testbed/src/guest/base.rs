@@ -127,12 +127,7 @@ impl Base {
 
 /// Changes when the installed system would be another one.
 fn recipe() -> String {
-    let parts = [
-        &[SUITE, HOOK][..],
-        &PACKAGES[..],
-        &LEFT_OUT[..],
-        &TOOLS[..],
-    ];
+    let parts = [&[SUITE, HOOK][..], &PACKAGES[..], &LEFT_OUT[..], &TOOLS[..]];
     sha256_hex(parts.concat().join("\n").as_bytes())
 }
 

@@ -60,9 +60,8 @@ impl Kind {
 
     /// The table in sfdisk's language, where sizes without a unit are sectors of 512 bytes.
     fn table(self, layout: &Layout) -> String {
-        let at = |(start, length): (u64, u64)| {
-            format!("start={}, size={}", start / 512, length / 512)
-        };
+        let at =
+            |(start, length): (u64, u64)| format!("start={}, size={}", start / 512, length / 512);
         match self {
             Self::UefiGpt => format!(
                 "label: gpt\nlabel-id: 0E4C9B1A-6D3B-4C43-9E1B-7A5D12C0F001\n\

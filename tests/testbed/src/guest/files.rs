@@ -108,9 +108,17 @@ fn configuration(overlay: &mut Overlay, kind: Kind) -> Result<()> {
     // Newer than /usr: no rebuilding of caches at boot.
     overlay.file("etc/.updated", 0o644, b"")?;
     overlay.file("var/.updated", 0o644, b"")?;
-    overlay.file("etc/systemd/network/80-dhcp.network", 0o644, NETWORK.as_bytes())?;
+    overlay.file(
+        "etc/systemd/network/80-dhcp.network",
+        0o644,
+        NETWORK.as_bytes(),
+    )?;
     overlay.file("usr/local/sbin/payload", 0o755, SCRIPT.as_bytes())?;
-    overlay.file("etc/systemd/system/payload.service", 0o644, SERVICE.as_bytes())?;
+    overlay.file(
+        "etc/systemd/system/payload.service",
+        0o644,
+        SERVICE.as_bytes(),
+    )?;
     for (unit, from) in [
         ("payload.service", "/etc/systemd/system"),
         ("systemd-networkd.service", "/usr/lib/systemd/system"),
@@ -151,7 +159,11 @@ fn data(overlay: &mut Overlay) -> Result<Payload> {
             }
             let name = format!("year-{}/Beleg Nr. {number} \u{fc}ber.dat", number / 32);
             // The first one of each size is empty.
-            let length = if digests.len() % 100 == 0 { 0 } else { rng.usize(1..=limit) };
+            let length = if digests.len() % 100 == 0 {
+                0
+            } else {
+                rng.usize(1..=limit)
+            };
             let content = if number % 2 == 0 {
                 random(&mut rng, length)
             } else {
@@ -209,7 +221,8 @@ impl Overlay {
     fn file(&mut self, path: &str, mode: u32, content: &[u8]) -> Result<()> {
         let mut header = self.header(EntryType::Regular, mode);
         header.set_size(content.len() as u64);
-        self.tar.append_data(&mut header, format!("./{path}"), content)?;
+        self.tar
+            .append_data(&mut header, format!("./{path}"), content)?;
         Ok(())
     }
 

@@ -58,7 +58,10 @@ fn free_ranges(told: &str) -> Result<Vec<(u64, u64)>> {
     };
     let mut ranges = Vec::new();
     // The superblock's own "Free blocks:" at the line's start is a count.
-    for line in told.lines().filter_map(|line| line.strip_prefix("  Free blocks: ")) {
+    for line in told
+        .lines()
+        .filter_map(|line| line.strip_prefix("  Free blocks: "))
+    {
         for range in line.split(',').filter(|range| !range.trim().is_empty()) {
             let (first, last) = range.split_once('-').unwrap_or((range, range));
             ranges.push((number(first)?, number(last)?));

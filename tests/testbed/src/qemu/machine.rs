@@ -226,8 +226,10 @@ impl Machine {
         let model = disk.model.as_ref();
         let device = match disk.bus {
             // The machine's own AHCI controller has six ports, each its own bus.
-            Bus::Sata => format!("ide-hd,bus=ide.{index}")
-                + &model.map_or(String::new(), |model| format!(",model={model}")),
+            Bus::Sata => {
+                format!("ide-hd,bus=ide.{index}")
+                    + &model.map_or(String::new(), |model| format!(",model={model}"))
+            }
             Bus::Nvme => "nvme".to_owned(),
             Bus::Virtio => "virtio-blk-pci".to_owned(),
             Bus::Scsi => {
@@ -236,7 +238,9 @@ impl Machine {
             }
         };
         let bootindex = index + self.sticks.len();
-        format!("{device},id=disk{index},drive=disk{index}-node,serial={serial},bootindex={bootindex}")
+        format!(
+            "{device},id=disk{index},drive=disk{index}-node,serial={serial},bootindex={bootindex}"
+        )
     }
 }
 

@@ -87,7 +87,9 @@ impl Serial {
     /// # Errors
     /// When it does not within `timeout`, or the line closes; with the end of the log.
     pub fn wait_for(&mut self, text: &str, timeout: Duration) -> Result<()> {
-        self.wait(text, timeout, |rest| find(rest, text).map(|at| at + text.len()))?;
+        self.wait(text, timeout, |rest| {
+            find(rest, text).map(|at| at + text.len())
+        })?;
         Ok(())
     }
 
@@ -187,7 +189,13 @@ impl Serial {
 fn ascii(bytes: &[u8]) -> String {
     bytes
         .iter()
-        .map(|&byte| if byte.is_ascii() { char::from(byte) } else { '?' })
+        .map(|&byte| {
+            if byte.is_ascii() {
+                char::from(byte)
+            } else {
+                '?'
+            }
+        })
         .collect()
 }
 
@@ -213,7 +221,10 @@ mod tests {
         machine
             .write_all(b"\x1b[1;32mHau\x1b[0mlier\x1b[K 0.1\r\nnext")
             .unwrap();
-        assert_eq!(serial.wait_for_line("Haulier", SOON).unwrap(), "Haulier 0.1");
+        assert_eq!(
+            serial.wait_for_line("Haulier", SOON).unwrap(),
+            "Haulier 0.1"
+        );
         serial.wait_for("next", SOON).unwrap();
     }
 
@@ -235,7 +246,10 @@ mod tests {
         machine.write_all(b"panic").unwrap();
         drop(machine);
         let error = serial.wait_for("login:", SOON).unwrap_err().to_string();
-        assert!(error.contains("went away") && error.contains("panic"), "{error}");
+        assert!(
+            error.contains("went away") && error.contains("panic"),
+            "{error}"
+        );
     }
 
     #[test]
