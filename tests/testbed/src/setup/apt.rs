@@ -157,7 +157,8 @@ mod tests {
 
     #[test]
     fn the_candidate_is_read_from_policy() {
-        let policy = "qemu-system-x86:\n  Installed: (none)\n  Candidate: 1:7.2\n  Version table:\n";
+        let policy =
+            "qemu-system-x86:\n  Installed: (none)\n  Candidate: 1:7.2\n  Version table:\n";
         assert_eq!(candidate(policy), Some("1:7.2"));
     }
 }

@@ -41,10 +41,7 @@ pub fn ensure(purposes: &[Purpose], say: &dyn Fn(&str)) -> Result<()> {
         .map(|need| need.package)
         .collect();
     if !still.is_empty() {
-        bail!(
-            "still missing after the installation: {}",
-            still.join(" ")
-        );
+        bail!("still missing after the installation: {}", still.join(" "));
     }
     Ok(())
 }

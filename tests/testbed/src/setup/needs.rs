@@ -19,6 +19,18 @@ pub enum Purpose {
     Checks,
 }
 
+impl Purpose {
+    /// All of them.
+    pub const ALL: [Self; 6] = [
+        Self::Build,
+        Self::Image,
+        Self::Machines,
+        Self::Guests,
+        Self::Libvirt,
+        Self::Checks,
+    ];
+}
+
 /// One package.
 #[derive(Debug, Clone, Copy)]
 pub struct Need {
