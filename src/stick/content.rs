@@ -106,3 +106,85 @@ fn u32le(bytes: &[u8], offset: usize) -> Option<u32> {
     let field = bytes.get(offset..)?.first_chunk::<4>()?;
     Some(u32::from_le_bytes(*field))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{MIB, run};
+    use super::*;
+    use std::fs::{File, OpenOptions};
+    use std::path::Path;
+
+    fn made_by(program: &str, arguments: &[&str]) -> (tempfile::TempDir, Content) {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("part.img");
+        File::create(&path).unwrap().set_len(64 * MIB).unwrap();
+        let mut all = arguments.to_vec();
+        all.push(path.to_str().unwrap());
+        run(program, &all);
+        let content = look(&path);
+        (dir, content)
+    }
+
+    fn look(path: &Path) -> Content {
+        read(&mut File::open(path).unwrap(), ByteOffset(0)).unwrap()
+    }
+
+    #[test]
+    fn our_filesystem_is_known_with_its_size() {
+        let (_dir, content) = made_by("mke2fs", &["-q", "-t", "ext4", "-L", LABEL]);
+        let size = ByteLen(64 * MIB);
+        assert_eq!(content, Content::Ours { clean: true, size });
+    }
+
+    #[test]
+    fn one_that_was_not_unmounted_is_not_clean() {
+        let (dir, _) = made_by("mke2fs", &["-q", "-t", "ext4", "-L", LABEL]);
+        let path = dir.path().join("part.img");
+        run(
+            "debugfs",
+            &["-w", "-R", "feature needs_recovery", path.to_str().unwrap()],
+        );
+        assert!(matches!(look(&path), Content::Ours { clean: false, .. }));
+    }
+
+    #[test]
+    fn other_filesystems_are_not_ours() {
+        for (program, arguments) in [
+            ("mke2fs", &["-q", "-t", "ext4", "-L", "photos"][..]),
+            ("mke2fs", &["-q", "-t", "ext4"]),
+            ("mkfs.vfat", &["-n", LABEL]),
+        ] {
+            let (_dir, content) = made_by(program, arguments);
+            assert!(
+                matches!(content, Content::Other(_)),
+                "{program}: {content:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn only_zeros_are_nothing() {
+        let mut bytes = vec![0; LOOKED_AT];
+        assert_eq!(recognise(&bytes), Content::Nothing);
+        // btrfs' magic, alone.
+        bytes[0x10040..0x10048].copy_from_slice(b"_BHRfS_M");
+        assert!(matches!(recognise(&bytes), Content::Other(_)));
+    }
+
+    #[test]
+    fn a_superblock_with_absurd_sizes_is_not_ours() {
+        let (dir, _) = made_by("mke2fs", &["-q", "-t", "ext4", "-L", LABEL]);
+        let path = dir.path().join("part.img");
+        let file = OpenOptions::new().write(true).open(&path).unwrap();
+        std::os::unix::fs::FileExt::write_all_at(&file, &[0xFF; 4], 0x400 + 0x18).unwrap();
+        assert!(matches!(look(&path), Content::Other(_)));
+    }
+
+    #[test]
+    fn a_partition_cut_short_is_an_error() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("short");
+        File::create(&path).unwrap().set_len(4096).unwrap();
+        read(&mut File::open(&path).unwrap(), ByteOffset(0)).unwrap_err();
+    }
+}

@@ -118,3 +118,86 @@ fn words_of(output: &Output) -> String {
         .unwrap_or_default()
         .join("; ")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::content::{self, Content};
+    use super::super::testing::{MIB, run};
+    use super::*;
+    use crate::report::{Level, Recorder};
+    use crate::units::{ByteLen, ByteOffset};
+    use std::fs::{File, OpenOptions};
+    use std::os::unix::fs::FileExt;
+
+    fn part() -> (tempfile::TempDir, PathBuf) {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("part.img");
+        File::create(&path).unwrap().set_len(256 * MIB).unwrap();
+        (dir, path)
+    }
+
+    fn look(path: &Path) -> Content {
+        content::read(&mut File::open(path).unwrap(), ByteOffset(0)).unwrap()
+    }
+
+    #[test]
+    fn what_is_made_is_recognised_and_sound() {
+        let (_dir, path) = part();
+        make(&path).unwrap();
+        let size = ByteLen(256 * MIB);
+        assert_eq!(look(&path), Content::Ours { clean: true, size });
+        run("e2fsck", &["-f", "-n", path.to_str().unwrap()]);
+        let features = run("dumpe2fs", &["-h", path.to_str().unwrap()]);
+        assert!(!features.contains("orphan_file"), "{features}");
+        assert!(!features.contains("metadata_csum_seed"), "{features}");
+        assert!(
+            features.contains("Reserved block count:     0"),
+            "{features}"
+        );
+    }
+
+    #[test]
+    fn an_open_journal_is_replayed() {
+        let (_dir, path) = part();
+        make(&path).unwrap();
+        run(
+            "debugfs",
+            &["-w", "-R", "feature needs_recovery", path.to_str().unwrap()],
+        );
+        check(&path, &Recorder::default()).unwrap();
+        assert!(matches!(look(&path), Content::Ours { clean: true, .. }));
+    }
+
+    #[test]
+    fn small_damage_is_repaired_and_told() {
+        let (_dir, path) = part();
+        make(&path).unwrap();
+        let image = path.to_str().unwrap();
+        run(
+            "debugfs",
+            &["-w", "-R", "set_super_value free_blocks_count 7", image],
+        );
+        run("debugfs", &["-w", "-R", "set_super_value state 0", image]);
+        let report = Recorder::default();
+        check(&path, &report).unwrap();
+        assert_eq!(report.lines()[0].0, Level::Warn, "{:?}", report.lines());
+        run("e2fsck", &["-f", "-n", image]);
+    }
+
+    #[test]
+    fn damage_that_needs_a_person_is_said() {
+        let (_dir, path) = part();
+        make(&path).unwrap();
+        let file = OpenOptions::new().write(true).open(&path).unwrap();
+        // The root directory's inode and its neighbours.
+        let report = Recorder::default();
+        let said = run("dumpe2fs", &[path.to_str().unwrap()]);
+        let table = said.split("Inode table at ").nth(1).unwrap();
+        let block: u64 = table.split('-').next().unwrap().parse().unwrap();
+        file.write_all_at(&[0xA5; 4096], block * 4096).unwrap();
+        file.write_all_at(&[0, 0], 0x400 + 0x3A).unwrap();
+        let error = check(&path, &report).unwrap_err();
+        assert_eq!(error.kind(), Kind::Corrupt);
+        assert!(error.to_string().contains("e2fsck -f"), "{error}");
+    }
+}

@@ -359,3 +359,125 @@ impl Stick {
         choose(wanted, ours).map(Some)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{MIB, StickImage};
+    use super::*;
+    use crate::units::SectorSize;
+
+    fn candidate_of(image: &StickImage, name: &str) -> Candidate {
+        let size_bytes = image.open().metadata().unwrap().len();
+        Candidate {
+            disk: WholeDisk {
+                identity: DiskIdentity {
+                    path: Path::new("/dev").join(name),
+                    model: Some("SanDisk Ultra".into()),
+                    serial: Some(format!("serial-of-{name}")),
+                    wwn: None,
+                    size_bytes,
+                    logical_sector_bytes: SectorSize::B512,
+                    physical_sector_bytes: SectorSize::B512,
+                },
+                devnum: 0,
+                sequence: None,
+                sysfs: name.into(),
+            },
+            copies: Ok(Copies::read(&mut image.open(), image.geometry())),
+        }
+    }
+
+    fn esp_of(image: &StickImage) -> Uuid {
+        let copies = Copies::read(&mut image.open(), image.geometry());
+        copies.table().unwrap().partitions[&1].part_guid
+    }
+
+    fn only(now: Uuid) -> Wanted {
+        Wanted { now, before: None }
+    }
+
+    #[test]
+    fn the_disk_with_the_esp_is_the_stick_whatever_its_order() {
+        let (stick, other) = (StickImage::new(512 * MIB), StickImage::new(512 * MIB));
+        let disks = vec![candidate_of(&other, "sda"), candidate_of(&stick, "sdb")];
+        let found = choose(only(esp_of(&stick)), disks).unwrap();
+        assert_eq!(found.identity().path, Path::new("/dev/sdb"));
+        assert_eq!(found.esp_partuuid(), esp_of(&stick));
+    }
+
+    #[test]
+    fn two_twins_are_refused_with_both_names() {
+        let stick = StickImage::new(512 * MIB);
+        let disks = vec![candidate_of(&stick, "sdb"), candidate_of(&stick, "sdc")];
+        let error = choose(only(esp_of(&stick)), disks).unwrap_err();
+        assert_eq!(error.kind(), Kind::Refused);
+        let text = error.to_string();
+        for part in ["/dev/sdb", "serial-of-sdb", "/dev/sdc", "serial-of-sdc"] {
+            assert!(text.contains(part), "{text}");
+        }
+        assert!(text.contains(TWO_STICKS), "{text}");
+    }
+
+    #[test]
+    fn without_the_stick_the_disks_seen_are_named() {
+        let other = StickImage::new(98 * MIB);
+        let mut unreadable = candidate_of(&other, "sdd");
+        unreadable.copies = Err("opening: No medium found".into());
+        let disks = vec![candidate_of(&other, "sda"), unreadable];
+        let error = choose(only(Uuid::from_u128(1)), disks).unwrap_err();
+        assert_eq!(error.kind(), Kind::Refused);
+        let text = error.to_string();
+        assert!(text.contains("serial serial-of-sda"), "{text}");
+        assert!(text.contains("/dev/sdd"), "{text}");
+        assert!(text.contains("No medium found"), "{text}");
+
+        let error = choose(only(Uuid::from_u128(1)), Vec::new()).unwrap_err();
+        assert!(error.to_string().contains("no disk at all"), "{error}");
+    }
+
+    #[test]
+    fn a_damaged_primary_table_still_proves_the_stick() {
+        let stick = StickImage::new(98 * MIB);
+        let esp = esp_of(&stick);
+        stick.patch(512, &[0; 512]);
+        choose(only(esp), vec![candidate_of(&stick, "sdb")]).unwrap();
+    }
+
+    #[test]
+    fn a_partition_with_the_guid_that_is_no_esp_proves_nothing() {
+        let stick = StickImage::new(98 * MIB);
+        stick.sgdisk(&["--typecode=1:8300"]);
+        choose(only(esp_of(&stick)), vec![candidate_of(&stick, "sdb")]).unwrap_err();
+    }
+
+    #[test]
+    fn once_renamed_a_twin_with_the_old_name_is_not_the_stick() {
+        let (ours, twin) = (StickImage::new(512 * MIB), StickImage::new(512 * MIB));
+        let disks = || vec![candidate_of(&twin, "sda"), candidate_of(&ours, "sdb")];
+        let planned = Wanted {
+            now: esp_of(&ours),
+            before: Some(esp_of(&twin)),
+        };
+        let found = choose(planned, disks()).unwrap();
+        assert_eq!(found.identity().path, Path::new("/dev/sdb"));
+        // Not yet written: the old name still is ours.
+        let found = choose(planned, vec![candidate_of(&twin, "sda")]).unwrap();
+        assert_eq!(found.identity().path, Path::new("/dev/sda"));
+        // Written: it is not.
+        choose(only(esp_of(&ours)), vec![candidate_of(&twin, "sda")]).unwrap_err();
+    }
+
+    #[test]
+    fn a_command_line_without_a_stick_is_refused() {
+        for line in [
+            "quiet",
+            "haulier.boot",
+            "haulier.boot=",
+            "haulier.boot=1234-01",
+        ] {
+            let error = named_by(&Cmdline::parse(line)).unwrap_err();
+            assert_eq!(error.kind(), Kind::Refused, "{line}");
+            assert!(error.to_string().contains("haulier.boot"), "{error}");
+        }
+    }
+}

@@ -144,3 +144,79 @@ pub(super) fn extent(
     let length = sectors.checked_mul(geometry.sector_bytes())?;
     Some((ByteOffset(start), ByteLen(length)))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::table::Copies;
+    use super::super::testing::{MIB, StickImage};
+    use super::*;
+    use crate::error::Kind;
+
+    fn table(image: &StickImage) -> Table {
+        let copies = Copies::read(&mut image.open(), image.geometry());
+        copies.table().unwrap().clone()
+    }
+
+    #[test]
+    fn the_data_partition_lies_behind_the_image_and_fills_the_stick() {
+        let image = StickImage::new(512 * MIB);
+        let (first, last) = free_space(&table(&image), image.geometry()).unwrap();
+        assert_eq!(first, Lba(98 * 2048));
+        assert_eq!(last, Lba(512 * 2048 - 34));
+    }
+
+    #[test]
+    fn a_stick_no_larger_than_the_image_has_no_room() {
+        for size in [98 * MIB, 161 * MIB] {
+            let image = StickImage::new(size);
+            let error = free_space(&table(&image), image.geometry()).unwrap_err();
+            assert_eq!(error.kind(), Kind::Refused);
+            assert!(error.to_string().contains("67.1 MB are needed"), "{error}");
+        }
+    }
+
+    #[test]
+    fn the_name_of_entry_3_says_how_far_it_is() {
+        let image = StickImage::new(512 * MIB);
+        assert_eq!(state(&table(&image)).unwrap(), State::Absent);
+        let free = free_space(&table(&image), image.geometry()).unwrap();
+        let begun = with_data_partition(&table(&image), free, DATA_NAME_NEW);
+        assert_eq!(state(&begun).unwrap(), State::Begun);
+        assert_eq!(
+            state(&with_data_partition_made(&begun)).unwrap(),
+            State::Made
+        );
+    }
+
+    #[test]
+    fn a_third_partition_of_somebody_else_is_refused() {
+        let image = StickImage::new(512 * MIB);
+        image.sgdisk(&[
+            "--move-second-header",
+            "--new=3:0:+100M",
+            "--change-name=3:photos",
+        ]);
+        let error = state(&table(&image)).unwrap_err();
+        assert_eq!(error.kind(), Kind::Refused);
+        assert!(error.to_string().contains("\"photos\""), "{error}");
+    }
+
+    #[test]
+    fn all_guids_are_new_and_no_two_are_the_same() {
+        let image = StickImage::new(512 * MIB);
+        let old = table(&image);
+        let free = free_space(&old, image.geometry()).unwrap();
+        let make = || with_data_partition(&old, free, DATA_NAME_NEW);
+        let mut guids: Vec<_> = [&old, &make(), &make()]
+            .into_iter()
+            .flat_map(|table| {
+                let parts = table.partitions.values().map(|p| p.part_guid);
+                parts.chain([table.disk_guid]).collect::<Vec<_>>()
+            })
+            .collect();
+        assert_eq!(guids.len(), 3 + 4 + 4);
+        guids.sort();
+        guids.dedup();
+        assert_eq!(guids.len(), 11);
+    }
+}

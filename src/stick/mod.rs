@@ -29,6 +29,8 @@ mod partition;
 mod renamed;
 mod sources;
 mod table;
+#[cfg(test)]
+mod testing;
 
 pub mod cmdline;
 

@@ -263,3 +263,40 @@ fn device_mounted_on(mountinfo: &str, folder: &Path) -> Option<u64> {
     }
     device
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_topmost_mount_on_the_folder_counts() {
+        let text = "\
+22 1 0:20 / /proc rw - proc proc rw
+31 22 8:17 / /run/haulier/store rw,noatime - ext4 /dev/sdb3 rw
+32 31 8:35 / /run/haulier/store rw,noatime - ext4 /dev/sdc3 rw
+33 32 8:1 / /run/haulier/store2 rw - ext4 /dev/sda1 rw
+";
+        let on = |folder| device_mounted_on(text, Path::new(folder));
+        assert_eq!(on(STORE_PATH), Some(rustix::fs::makedev(8, 35)));
+        assert_eq!(on("/run/haulier"), None);
+        assert_eq!(device_mounted_on("nonsense\n\n1 2", Path::new("/")), None);
+    }
+
+    #[test]
+    fn answers_are_read_when_they_are_there_and_make_sense() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join(ANSWER_FILE);
+        assert_eq!(read_answers(&path).unwrap(), None);
+        std::fs::write(&path, "after = \"poweroff\"\n").unwrap();
+        assert_eq!(
+            read_answers(&path).unwrap().as_deref(),
+            Some("after = \"poweroff\"\n")
+        );
+        for bad in [&b"\xFF\xFE"[..], &[b'#'; (64 << 10) + 1]] {
+            std::fs::write(&path, bad).unwrap();
+            let error = read_answers(&path).unwrap_err();
+            assert_eq!(error.kind(), Kind::Refused);
+            assert!(error.to_string().contains("haulier.toml"), "{error}");
+        }
+    }
+}

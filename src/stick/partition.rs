@@ -225,3 +225,163 @@ fn find(stick: &Stick, partition: u32) -> Option<(PathBuf, Node)> {
     };
     Some((folder, node))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{MIB, PowerCut, StickImage, run};
+    use super::*;
+
+    /// Carries out a plan on an image file, as [`prepare`] does on the stick.
+    fn apply(image: &StickImage) -> (Table, State) {
+        let geometry = image.geometry();
+        let mut file = image.open();
+        let copies = Copies::read(&mut file, geometry);
+        match plan(&mut file, &copies, geometry).unwrap() {
+            Plan::Nothing(table, state) => (table, state),
+            Plan::Repair(table, state) | Plan::Make(table, state) => {
+                table::write(&mut file, &table, geometry).unwrap();
+                (table, state)
+            }
+        }
+    }
+
+    fn plan_of(image: &StickImage) -> Result<Plan> {
+        let copies = Copies::read(&mut image.open(), image.geometry());
+        plan(&mut image.open(), &copies, image.geometry())
+    }
+
+    #[test]
+    fn the_first_use_makes_it_and_the_second_finds_it() {
+        let image = StickImage::new(512 * MIB);
+        let (table, state) = apply(&image);
+        assert_eq!(state, State::Begun);
+        image.verify();
+        let said = image.sgdisk(&["--info=3"]);
+        assert!(said.contains("haulier-data-new"), "{said}");
+        assert_eq!(
+            plan_of(&image).unwrap(),
+            Plan::Nothing(table.clone(), state)
+        );
+
+        let made = layout::with_data_partition_made(&table);
+        table::write(&mut image.open(), &made, image.geometry()).unwrap();
+        image.verify();
+        assert_eq!(plan_of(&image).unwrap(), Plan::Nothing(made, State::Made));
+    }
+
+    #[test]
+    fn two_sticks_of_one_image_are_distinct_after_their_first_use() {
+        let image = StickImage::new(256 * MIB);
+        let twin = StickImage::new(256 * MIB);
+        std::fs::copy(image.path(), twin.path()).unwrap();
+        let (one, _) = apply(&image);
+        let (other, _) = apply(&twin);
+        assert_ne!(one.disk_guid, other.disk_guid);
+        assert_ne!(esp_guid(&one, 1).unwrap(), esp_guid(&other, 1).unwrap());
+    }
+
+    #[test]
+    fn a_damaged_primary_table_is_repaired_from_the_backup() {
+        let image = StickImage::new(512 * MIB);
+        let (table, _) = apply(&image);
+        image.patch(512, &[0; 1024]);
+        assert_eq!(
+            plan_of(&image).unwrap(),
+            Plan::Repair(table.clone(), State::Begun)
+        );
+        apply(&image);
+        image.verify();
+        assert_eq!(plan_of(&image).unwrap(), Plan::Nothing(table, State::Begun));
+    }
+
+    #[test]
+    fn with_no_copy_left_both_are_described() {
+        let image = StickImage::new(512 * MIB);
+        image.patch(512, &[0; 512]);
+        let error = plan_of(&image).unwrap_err();
+        assert_eq!(error.kind(), Kind::Corrupt);
+        assert!(
+            error.to_string().contains("the primary is missing"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn captures_survive_a_newer_image_written_over_them() {
+        let image = StickImage::new(512 * MIB);
+        let (table, _) = apply(&image);
+        let (start, length) = layout::data_extent(&table, image.geometry()).unwrap();
+        let options = format!("offset={}", start.0);
+        let path = image.path();
+        let path = path.to_str().unwrap();
+        let blocks = format!("{}k", length.0 / 1024);
+        run(
+            "mke2fs",
+            &[
+                "-q", "-F", "-t", "ext4", "-L", "HAULIER", "-E", &options, path, &blocks,
+            ],
+        );
+        // dd of a fresh image of the same size.
+        let fresh = StickImage::new(98 * MIB);
+        image.patch(0, &fresh.contents());
+
+        let (table, state) = apply(&image);
+        assert_eq!(state, State::Made);
+        assert_eq!(table.partitions[&DATA_NUMBER].name, DATA_NAME);
+        image.verify();
+        let inside = format!("{path}?offset={}", start.0);
+        run("e2fsck", &["-f", "-n", &inside]);
+    }
+
+    #[test]
+    fn another_filesystem_in_the_free_space_is_not_taken_for_captures() {
+        let image = StickImage::new(512 * MIB);
+        let path = image.path();
+        let offset = format!("offset={}", 98 * MIB);
+        run(
+            "mke2fs",
+            &[
+                "-q",
+                "-F",
+                "-L",
+                "photos",
+                "-E",
+                &offset,
+                path.to_str().unwrap(),
+                "100M",
+            ],
+        );
+        assert_eq!(apply(&image).1, State::Begun);
+    }
+
+    #[test]
+    fn whenever_the_power_is_cut_the_next_start_ends_with_a_sound_table() {
+        let image = StickImage::new(192 * MIB);
+        let geometry = image.geometry();
+        let base = image.contents();
+        let goal = |disk: &mut PowerCut<'_>| -> Result<(Table, State)> {
+            let copies = Copies::read(disk, geometry);
+            match plan(disk, &copies, geometry)? {
+                Plan::Nothing(table, state) => Ok((table, state)),
+                Plan::Repair(table, state) | Plan::Make(table, state) => {
+                    table::write(disk, &table, geometry)?;
+                    Ok((table, state))
+                }
+            }
+        };
+        let mut whole = PowerCut::never(&base);
+        let (made, _) = goal(&mut whole).unwrap();
+        let extent = layout::data_extent(&made, geometry);
+        for cut in 0..whole.sectors_written() {
+            for loss in PowerCut::LOSSES {
+                let mut disk = PowerCut::after(&base, cut, loss);
+                goal(&mut disk).unwrap_err();
+                let mut disk = disk.restored();
+                let (table, state) = goal(&mut disk).unwrap();
+                assert_eq!(state, State::Begun);
+                assert_eq!(layout::data_extent(&table, geometry), extent);
+                assert!(Copies::read(&mut disk, geometry).are_sound(geometry));
+            }
+        }
+    }
+}

@@ -269,6 +269,7 @@ fn failed(doing: &'static str) -> impl Fn(io::Error) -> Error {
     move |error| Error::io(doing, error)
 }
 
+/// The whole array in one write.
 fn write_entries(
     device: &mut impl Medium,
     table: &Table,
@@ -276,24 +277,23 @@ fn write_entries(
     start: u64,
 ) -> Result<()> {
     let writing = failed("writing the GPT entries");
-    for number in 1..=table.entries {
+    let array = u64::from(table.entries).saturating_mul(u64::from(ENTRY_BYTES));
+    let sectors = array.div_ceil(geometry.sector_bytes());
+    let bytes = usize::try_from(sectors.saturating_mul(geometry.sector_bytes()));
+    let mut entries = io::Cursor::new(vec![0_u8; bytes.unwrap_or(0)]);
+    for (number, partition) in &table.partitions {
         let slot = u64::from(number.saturating_sub(1));
-        match table.partitions.get(&number) {
-            Some(partition) => {
-                partition.write_to_device(device, slot, start, geometry.block, ENTRY_BYTES)
-            }
-            None => Partition::write_zero_entries_to_device(
-                device,
-                slot,
-                1,
-                start,
-                geometry.block,
-                ENTRY_BYTES,
-            ),
-        }
-        .map_err(&writing)?;
+        partition
+            .write_to_device(&mut entries, slot, 0, geometry.block, ENTRY_BYTES)
+            .map_err(&writing)?;
     }
-    Ok(())
+    let at = geometry
+        .byte(start)
+        .ok_or_else(|| Error::corrupt(format!("GPT entries at sector {start}")))?;
+    device
+        .seek(SeekFrom::Start(at))
+        .and_then(|_| device.write_all(entries.get_ref()))
+        .map_err(&writing)
 }
 
 /// The protective entry covers the disk (UEFI 2.10, 5.2.3). Everything else in the sector, boot
@@ -316,4 +316,172 @@ fn grow_protective_mbr(device: &mut impl Medium, geometry: Geometry) -> io::Resu
     }
     device.seek(SeekFrom::Start(0))?;
     device.write_all(&sector)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{MIB, PowerCut, StickImage};
+    use super::*;
+    use proptest::prelude::*;
+
+    fn copies(image: &StickImage) -> Copies {
+        Copies::read(&mut image.open(), image.geometry())
+    }
+
+    #[test]
+    fn a_backup_that_is_not_at_the_end_is_not_found_and_not_sound() {
+        let image = StickImage::new(512 * MIB);
+        let copies = copies(&image);
+        let primary = copies.primary.as_ref().unwrap();
+        assert_eq!(primary.other_header, Lba(98 * MIB / 512 - 1));
+        assert_eq!(copies.backup.as_ref().unwrap_err(), "is missing");
+        assert!(!copies.are_sound(image.geometry()));
+    }
+
+    #[test]
+    fn a_table_written_to_the_larger_disk_is_clean_for_sgdisk() {
+        let image = StickImage::new(512 * MIB);
+        let before = copies(&image).primary.unwrap();
+        write(&mut image.open(), &before, image.geometry()).unwrap();
+        image.verify();
+        let after = copies(&image);
+        assert!(after.are_sound(image.geometry()));
+        assert!(after.primary.unwrap().says_the_same(&before));
+    }
+
+    #[test]
+    fn the_boot_code_and_the_second_mbr_entry_stay() {
+        let image = StickImage::new(512 * MIB);
+        image.patch(0, &[0xEB; 440]);
+        image.patch(462, &[0x80]);
+        let table = copies(&image).primary.unwrap();
+        write(&mut image.open(), &table, image.geometry()).unwrap();
+        let sector = image.bytes(0, 512);
+        assert_eq!(sector[..440], [0xEB; 440]);
+        assert_eq!(sector[462], 0x80);
+        assert_eq!(sector[458..462], u32::to_le_bytes(512 * 2048 - 1));
+    }
+
+    #[test]
+    fn damaged_primary_entries_leave_the_backup_to_count() {
+        let image = StickImage::new(98 * MIB);
+        let whole = copies(&image);
+        assert!(whole.are_sound(image.geometry()));
+        image.patch(1024 + 16, &[0xFF; 16]);
+        let copies = copies(&image);
+        assert!(
+            copies
+                .primary
+                .as_ref()
+                .unwrap_err()
+                .contains("damaged entries")
+        );
+        assert_eq!(copies.table(), Some(whole.backup.as_ref().unwrap()));
+        assert!(!copies.are_sound(image.geometry()));
+    }
+
+    #[test]
+    fn disks_of_4096_byte_sectors_have_their_table_elsewhere() {
+        let image = StickImage::new(98 * MIB);
+        let geometry = Geometry::new(SectorSize::B4096, 98 * MIB).unwrap();
+        let copies = Copies::read(&mut image.open(), geometry);
+        assert_eq!(copies.table(), None);
+        let table = Copies::read(&mut image.open(), image.geometry())
+            .primary
+            .unwrap();
+        write(&mut image.open(), &table, geometry).unwrap_err();
+    }
+
+    #[test]
+    fn a_disk_too_small_for_a_table_or_with_odd_sectors_is_refused() {
+        assert!(Geometry::new(SectorSize::B512, 1024).is_err());
+        assert!(Geometry::new(SectorSize::new(2048).unwrap(), MIB).is_err());
+    }
+
+    /// Header fields from a stranger, with the checksum made right.
+    fn hostile(image: &StickImage, fields: &[(usize, &[u8])]) -> Copies {
+        let mut header = image.bytes(512, 92);
+        for (at, field) in fields {
+            header[*at..at + field.len()].copy_from_slice(field);
+        }
+        header[0x10..0x14].fill(0);
+        let crc = crc32fast::hash(&header).to_le_bytes();
+        header[0x10..0x14].copy_from_slice(&crc);
+        image.patch(512, &header);
+        copies(image)
+    }
+
+    #[test]
+    fn entries_of_another_size_or_in_absurd_number_are_refused_before_the_crate_sees_them() {
+        let image = StickImage::new(98 * MIB);
+        for fields in [
+            &[(0x54, &64_u32.to_le_bytes()[..])][..],
+            &[(0x54, &0_u32.to_le_bytes())],
+            &[(0x50, &u32::MAX.to_le_bytes())],
+            &[(0x50, &0_u32.to_le_bytes())],
+            &[(0x0C, &512_u32.to_le_bytes())],
+        ] {
+            let why = hostile(&image, fields).primary.unwrap_err();
+            assert!(why.starts_with("is unusual"), "{fields:?}: {why}");
+        }
+    }
+
+    #[test]
+    fn a_header_copied_from_elsewhere_is_not_this_disks() {
+        let image = StickImage::new(98 * MIB);
+        let copies = hostile(&image, &[(0x18, &7_u64.to_le_bytes())]);
+        assert_eq!(copies.primary.unwrap_err(), "belongs to sector 7");
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+        #[test]
+        fn no_header_with_a_right_checksum_can_crash_us(
+            fields in proptest::collection::vec(any::<u8>(), 92 - 0x18),
+            keep_entries in any::<bool>(),
+        ) {
+            let image = StickImage::new(98 * MIB);
+            let mut fields = fields;
+            if keep_entries {
+                fields[0x50 - 0x18..0x58 - 0x18]
+                    .copy_from_slice(&[128, 0, 0, 0, 128, 0, 0, 0]);
+                fields[..8].copy_from_slice(&1_u64.to_le_bytes());
+            }
+            prop_assert!(hostile(&image, &[(0x18, &fields)]).primary.is_err());
+        }
+    }
+
+    #[test]
+    fn at_every_sector_where_the_power_is_cut_one_copy_is_whole() {
+        let image = StickImage::new(128 * MIB);
+        let geometry = image.geometry();
+        let old = copies(&image).primary.unwrap();
+        let mut new = old.clone();
+        new.disk_guid = Uuid::from_u128(7);
+        for partition in new.partitions.values_mut() {
+            partition.part_guid = Uuid::from_u128(9);
+        }
+        let base = image.contents();
+        let mut whole = PowerCut::never(&base);
+        write(&mut whole, &new, geometry).unwrap();
+        let sectors = whole.sectors_written();
+        assert!(sectors > 60, "{sectors}");
+
+        for cut in 0..sectors {
+            for keep in PowerCut::LOSSES {
+                let mut disk = PowerCut::after(&base, cut, keep);
+                write(&mut disk, &new, geometry).unwrap_err();
+                let mut disk = disk.restored();
+                let found = Copies::read(&mut disk, geometry);
+                let table = found.table().unwrap_or_else(|| panic!("{cut} {keep:?}"));
+                assert!(
+                    table.says_the_same(&old) || table.says_the_same(&new),
+                    "{cut} {keep:?}"
+                );
+                let table = table.clone();
+                write(&mut disk, &table, geometry).unwrap();
+                assert!(Copies::read(&mut disk, geometry).are_sound(geometry));
+            }
+        }
+    }
 }
