@@ -1,8 +1,9 @@
 //! Real machines for tests and for the demonstration.
 //!
 //! ```text
-//! setup (packages of this machine) ─▶ guest (Debian server disks) ─┐
-//!                                     stick (the image on a stick) ─┴▶ qemu (boots them) ─▶ digest, nvram (proofs)
+//! setup ─▶ guest (Debian server disks) ───────┐
+//!          product (the image, the program) ──┴▶ stick ─▶ qemu ─▶ journey ─▶ libvirt
+//!                                                proofs: digest, nvram, QEMU's block statistics
 //! ```
 //!
 //! In come a Debian mirror and the stick image; out come running machines with their serial lines,
@@ -14,6 +15,10 @@
 pub mod command;
 pub mod digest;
 pub mod guest;
+pub mod journey;
+pub mod libvirt;
+pub mod nvram;
+pub mod product;
 pub mod qemu;
 pub mod setup;
 pub mod stick;

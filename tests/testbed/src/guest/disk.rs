@@ -10,7 +10,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 /// The disk's size in bytes: what its machine sees, not what the file takes up.
-pub const DISK_BYTES: u64 = 4 << 30;
+const DISK_BYTES: u64 = 2 << 30;
 
 /// UUID of the root filesystem.
 pub(super) const ROOT_UUID: &str = "6f0ab5a4-57d9-4c0c-9a0d-2f8d4f8a1c11";
@@ -46,14 +46,14 @@ impl Kind {
         match self {
             Self::UefiGpt => Layout {
                 esp: Some((MIB, 64 * MIB)),
-                root: (65 * MIB, 3072 * MIB),
-                swap: (3137 * MIB, 512 * MIB),
+                root: (65 * MIB, 1536 * MIB),
+                swap: (1601 * MIB, 256 * MIB),
             },
             Self::BiosMbr => Layout {
                 esp: None,
-                root: (MIB, 3072 * MIB),
+                root: (MIB, 1536 * MIB),
                 // Behind its EBR, which is the first sector of the extended partition.
-                swap: (3074 * MIB, 512 * MIB),
+                swap: (1538 * MIB, 256 * MIB),
             },
         }
     }

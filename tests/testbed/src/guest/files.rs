@@ -17,7 +17,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use tar::{Builder, EntryType, Header};
 
 /// The name of the server, in its login prompt.
-pub const HOST: &str = "ledger";
+const HOST: &str = "ledger";
 
 /// Many small files and a few large ones, as on a server: (how many, up to which size in bytes).
 const SIZES: [(usize, usize); 4] = [
@@ -158,7 +158,7 @@ fn data(overlay: &mut Overlay) -> Result<Payload> {
                 overlay.directory(&format!("srv/data/year-{}", number / 32))?;
             }
             let name = format!("year-{}/Beleg Nr. {number} \u{fc}ber.dat", number / 32);
-            // The first one of each size is empty.
+            // Some are empty.
             let length = if digests.len() % 100 == 0 {
                 0
             } else {

@@ -153,6 +153,13 @@ impl Machine {
         self
     }
 
+    /// QEMU ends when the guest powers off: the default.
+    #[must_use]
+    pub fn powers_off(mut self) -> Self {
+        self.stays_after_shutdown = false;
+        self
+    }
+
     /// Where the screen goes.
     #[must_use]
     pub fn screen(mut self, screen: Screen) -> Self {

@@ -6,6 +6,7 @@ use super::qmp::Qmp;
 use super::serial::Serial;
 use crate::command::missing;
 use anyhow::{Context, Result, bail};
+use std::ffi::OsStr;
 use std::fs::File;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
@@ -15,6 +16,9 @@ use tempfile::TempDir;
 
 /// Set to a directory, every machine keeps its serial log there.
 pub const LOGS: &str = "HAULIER_TESTBED_LOGS";
+
+/// QEMU's name of the serial line that we listen to.
+const SERIAL: &str = "chardev:serial";
 
 /// A machine that is switched on.
 #[derive(Debug)]
@@ -28,10 +32,7 @@ pub struct Running {
 
 impl Running {
     pub(crate) fn start(machine: Machine) -> Result<Self> {
-        let directory = tempfile::Builder::new()
-            .prefix("haulier-machine-")
-            .tempdir()
-            .context("making a directory for the machine")?;
+        let directory = new_directory()?;
         let variables = match (&machine.variables, machine.firmware) {
             (_, Firmware::Bios) => None,
             (Some(given), _) => Some(given.clone()),
@@ -41,58 +42,68 @@ impl Running {
                 Some(fresh)
             }
         };
-        // We listen and QEMU connects: nothing that it says at the start is lost.
-        let qmp = Listener::bind(directory.path().join("qmp"))?;
-        let serial = match machine.screen {
-            Screen::Terminal => None,
-            Screen::Hidden | Screen::Window => {
-                Some(Listener::bind(directory.path().join("serial"))?)
-            }
-        };
-
-        // setpriv: if we are killed, even by SIGKILL, QEMU goes too.
-        let mut command = Command::new("setpriv");
-        command.args(["--pdeathsig", "KILL", "qemu-system-x86_64"]);
+        let mut command = dying_with_us("qemu-system-x86_64");
         command.args(machine.arguments(variables.as_deref().unwrap_or(Path::new("")))?);
-        command.args(["-chardev", &format!("socket,id=qmp,path={}", qmp.path())]);
-        command.args(["-mon", "chardev=qmp,mode=control"]);
-        match (&serial, machine.screen) {
-            (Some(listener), _) => {
-                let path = listener.path();
-                command.args(["-chardev", &format!("socket,id=serial,path={path}")]);
-                command.args(["-serial", "chardev:serial"]);
-                command.stdin(Stdio::null());
-            }
-            (None, _) => {
-                command.args(["-serial", "mon:stdio"]);
-            }
-        }
         if machine.screen != Screen::Window {
             command.args(["-display", "none"]);
         }
+        match machine.screen {
+            Screen::Terminal => command.args(["-serial", "mon:stdio"]),
+            Screen::Hidden | Screen::Window => {
+                command.stdin(Stdio::null()).args(["-serial", SERIAL])
+            }
+        };
+        Self::launch(command, directory, variables, machine.screen)
+    }
+
+    /// Runs a script that ends in QEMU and hands its arguments on to it, as `haulier import
+    /// --to qemu` writes them: its machine becomes one like any other.
+    ///
+    /// # Errors
+    /// When the script fails before QEMU runs.
+    pub fn script(script: &Path, screen: Screen) -> Result<Self> {
+        let mut command = dying_with_us(script);
+        command.env("QEMU_ACCEL", "tcg,thread=multi");
+        match screen {
+            Screen::Window => command.env("QEMU_DISPLAY", "gtk"),
+            Screen::Hidden | Screen::Terminal => command.env("QEMU_DISPLAY", "none"),
+        };
+        match screen {
+            Screen::Terminal => command.env("QEMU_SERIAL", "mon:stdio"),
+            Screen::Hidden | Screen::Window => {
+                command.stdin(Stdio::null()).env("QEMU_SERIAL", SERIAL)
+            }
+        };
+        Self::launch(command, new_directory()?, None, screen)
+    }
+
+    /// Starts `command`, whose arguments lead to QEMU, and connects its serial line and QMP.
+    fn launch(
+        mut command: Command,
+        directory: TempDir,
+        variables: Option<PathBuf>,
+        screen: Screen,
+    ) -> Result<Self> {
+        // We listen and QEMU connects: nothing that it says at the start is lost.
+        let qmp = Listener::bind(directory.path().join("qmp"))?;
+        command.args(["-chardev", &format!("socket,id=qmp,path={}", qmp.path())]);
+        command.args(["-mon", "chardev=qmp,mode=control"]);
+        let serial = match screen {
+            Screen::Terminal => None,
+            Screen::Hidden | Screen::Window => {
+                let line = Listener::bind(directory.path().join("serial"))?;
+                command.args([
+                    "-chardev",
+                    &format!("socket,id=serial,path={}", line.path()),
+                ]);
+                Some(line)
+            }
+        };
         let words = directory.path().join("qemu.log");
         command.stderr(File::create(&words).context("making QEMU's log")?);
         let mut child = command.spawn().with_context(|| missing(&command))?;
 
-        let connected = (|| {
-            let qmp = qmp.accept(&mut child)?;
-            let serial = serial
-                .map(|listener| listener.accept(&mut child))
-                .transpose()?;
-            let log = match std::env::var_os(LOGS) {
-                Some(logs) => tempfile::Builder::new()
-                    .prefix(&format!("{}-", machine.firmware.name()))
-                    .suffix(".serial.log")
-                    .tempfile_in(logs)
-                    .context("making a serial log")?
-                    .into_temp_path()
-                    .keep()?,
-                None => directory.path().join("serial.log"),
-            };
-            let serial = serial.map(|line| Serial::new(line, &log)).transpose()?;
-            Ok::<_, anyhow::Error>((Qmp::new(qmp)?, serial))
-        })();
-        match connected {
+        match connect(&mut child, &qmp, serial.as_ref(), directory.path()) {
             Ok((qmp, serial)) => Ok(Self {
                 child,
                 serial,
@@ -213,6 +224,43 @@ impl Drop for Running {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+fn new_directory() -> Result<TempDir> {
+    tempfile::Builder::new()
+        .prefix("haulier-machine-")
+        .tempdir()
+        .context("making a directory for the machine")
+}
+
+/// A command that is killed when we die, even by SIGKILL: no machine outlives its test.
+fn dying_with_us(program: impl AsRef<OsStr>) -> Command {
+    let mut command = Command::new("setpriv");
+    command.args(["--pdeathsig", "KILL"]).arg(program);
+    command
+}
+
+fn connect(
+    child: &mut Child,
+    qmp: &Listener,
+    serial: Option<&Listener>,
+    directory: &Path,
+) -> Result<(Qmp, Option<Serial>)> {
+    let qmp = qmp.accept(child)?;
+    let log = match std::env::var_os(LOGS) {
+        Some(logs) => tempfile::Builder::new()
+            .suffix(".serial.log")
+            .tempfile_in(logs)
+            .context("making a serial log")?
+            .into_temp_path()
+            .keep()?,
+        None => directory.join("serial.log"),
+    };
+    let serial = match serial {
+        Some(line) => Some(Serial::new(line.accept(child)?, &log)?),
+        None => None,
+    };
+    Ok((Qmp::new(qmp)?, serial))
 }
 
 /// A socket that QEMU will connect to.
