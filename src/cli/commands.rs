@@ -163,6 +163,6 @@ fn verify(path: &Path) -> Result<Exit> {
 
 fn import(args: ImportArgs) -> Result<Exit> {
     let report = report();
-    import::run(&args, report.as_ref())?;
+    import::run(&args.into(), report.as_ref())?;
     Ok(Exit::Done)
 }
