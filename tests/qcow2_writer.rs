@@ -9,10 +9,11 @@ use haulier::qcow2::{
 };
 use haulier::store::FileReader;
 use haulier::units::ByteLen;
-use qcow2_common::{Content, qemu_img, write_image};
+use qcow2_common::{Content, Random, qemu_img, write_image};
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
+use std::process::Command;
 
 const ALL: [Compression; 3] = [Compression::Zstd, Compression::Zlib, Compression::None];
 
@@ -172,4 +173,35 @@ fn tables_between_the_data_and_many_refcount_blocks_are_right() {
             .windows(2)
             .all(|pair| pair[0].cluster < pair[1].cluster)
     );
+}
+
+#[test]
+fn qemu_meets_an_error_and_not_other_bytes_where_a_bit_of_a_compressed_cluster_flipped() {
+    let dir = tempfile::tempdir().unwrap();
+    let [image, raw, out] = ["disk.qcow2", "disk.raw", "out.raw"].map(|name| dir.path().join(name));
+    let content = Content::text(4 << 20);
+    content.write_raw(&raw);
+    let finished = write_image(&content, &image, Compression::Zstd);
+    assert_eq!(finished.compressed_clusters, finished.data_clusters);
+    let whole = std::fs::read(&image).unwrap();
+    // The streams lie from the first cluster on, without gaps.
+    let mut random = Random(5);
+    let mut errors = 0;
+    for _ in 0..12 {
+        let bit = (CLUSTER_BYTES as u64 * 8) + random.below(150_000 * 8);
+        let mut damaged = whole.clone();
+        damaged[bit as usize / 8] ^= 1 << (bit % 8);
+        std::fs::write(&image, &damaged).unwrap();
+        let convert = Command::new("qemu-img")
+            .args(["convert", "-f", "qcow2", "-O", "raw"])
+            .args([&image, &out])
+            .output()
+            .unwrap();
+        if convert.status.success() {
+            assert!(std::fs::read(&out).unwrap() == content.bytes(), "bit {bit}");
+        } else {
+            errors += 1;
+        }
+    }
+    assert!(errors > 6, "{errors}");
 }

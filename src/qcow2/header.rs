@@ -216,6 +216,11 @@ pub fn l1_entries_for(size: ByteLen, cluster_bits: u32) -> u64 {
 }
 
 #[cfg(test)]
+#[allow(
+    clippy::arithmetic_side_effects,
+    clippy::as_conversions,
+    clippy::indexing_slicing
+)]
 mod tests {
     use super::*;
 
