@@ -306,8 +306,12 @@ fn refuse_shared_tables(l1: &[u64]) -> Result<()> {
     let tables = l1.iter().map(|entry| entry & OFFSET_MASK);
     let mut tables: Vec<u64> = tables.filter(|host| *host != 0).collect();
     tables.sort_unstable();
-    match tables.array_windows().find(|[a, b]| a == b) {
-        Some([host, _]) => Err(Error::corrupt(format!(
+    let twice = tables
+        .iter()
+        .zip(tables.iter().skip(1))
+        .find(|(a, b)| a == b);
+    match twice {
+        Some((host, _)) => Err(Error::corrupt(format!(
             "two L1 entries share the L2 table at {host}"
         ))),
         None => Ok(()),

@@ -333,9 +333,6 @@ pub fn seal(
     file.file().sync_all().map_err(on_medium)?;
     // Only advice, but followed for clean pages: what is read now comes from the medium.
     let _ = rustix::fs::fadvise(file.file(), 0, None, rustix::fs::Advice::DontNeed);
-    if !prove {
-        return Digest::sha256_of_file(&file);
-    }
     let mismatch = |what: String| {
         Error::new(Kind::Mismatch, what)
             .on(path.display().to_string())
@@ -347,6 +344,9 @@ pub fn seal(
             record.file_bytes,
             file.size().0
         )));
+    }
+    if !prove {
+        return Digest::sha256_of_file(&file);
     }
     let (digest, faults) = scan_record(&file, record, "reading back", report)?;
     for fault in &faults.list {
