@@ -97,8 +97,11 @@ fn open_disks(options: &CaptureOptions) -> Result<Vec<Disk>> {
              'haulier inventory' shows them",
         ));
     }
-    let known: Vec<PathBuf> =
-        Machine::read(Path::new("/")).disks.iter().map(|disk| disk.device()).collect();
+    let known: Vec<PathBuf> = Machine::read(Path::new("/"))
+        .disks
+        .iter()
+        .map(|disk| disk.device())
+        .collect();
     capture::find_disks(&options.disks, &known)
 }
 
