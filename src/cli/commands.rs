@@ -97,8 +97,11 @@ fn open_disks(options: &CaptureOptions) -> Result<Vec<Disk>> {
              'haulier inventory' shows them",
         ));
     }
-    let known: Vec<PathBuf> =
-        Machine::read(Path::new("/")).disks.iter().map(|disk| disk.device()).collect();
+    let known: Vec<PathBuf> = Machine::read(Path::new("/"))
+        .disks
+        .iter()
+        .map(|disk| disk.device())
+        .collect();
     capture::find_disks(&options.disks, &known)
 }
 
@@ -163,6 +166,6 @@ fn verify(path: &Path) -> Result<Exit> {
 
 fn import(args: ImportArgs) -> Result<Exit> {
     let report = report();
-    import::run(&args, report.as_ref())?;
+    import::run(&args.into(), report.as_ref())?;
     Ok(Exit::Done)
 }

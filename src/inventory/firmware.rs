@@ -26,7 +26,7 @@ pub const SECURITY_DATABASE: &str = "d719b2cb-3d3a-4596-a3bc-dad00e67656f";
 const LARGEST: usize = 256 * 1024;
 
 /// Which of the two interfaces the running system was booted through.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum FirmwareKind {
     /// Legacy BIOS, or UEFI pretending to be one (CSM).

@@ -133,6 +133,11 @@ impl Machine {
         }
     }
 
+    /// The name of the machine's folder in a store.
+    pub fn store_name(&self) -> String {
+        self.name.clone()
+    }
+
     /// Reads a `machine.json`.
     ///
     /// # Errors

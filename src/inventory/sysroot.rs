@@ -86,23 +86,31 @@ pub(super) fn link_name(link: &Path) -> Option<String> {
     }
 }
 
-/// Splits a name into runs of digits, compared as numbers, and runs of other characters, of which
-/// the shorter comes first (`sdz` before `sdaa`).
-fn natural_key(name: &str) -> Vec<(usize, u64, String)> {
-    let mut key: Vec<(usize, u64, String)> = Vec::new();
-    for c in name.chars() {
-        let digit = c.to_digit(10).map(u64::from);
-        match (key.last_mut(), digit) {
-            (Some((0, number, _)), Some(digit)) => {
-                *number = number.saturating_mul(10).saturating_add(digit);
-            }
-            (Some((length, _, text)), None) if *length > 0 => {
-                *length = length.saturating_add(1);
-                text.push(c);
-            }
-            (_, Some(digit)) => key.push((0, digit, String::new())),
-            (_, None) => key.push((1, 0, c.to_string())),
-        }
+/// A run of a name: the first two letters of its family, its length, its number, its letters.
+type Run = (String, usize, u64, String);
+
+/// Splits a name into runs of digits, compared as numbers, and runs of letters, of which the shorter
+/// comes first in its family (`sdz` before `sdaa`).
+fn natural_key(name: &str) -> Vec<Run> {
+    let mut key: Vec<Run> = Vec::new();
+    let mut rest = name;
+    while let Some(first) = rest.chars().next() {
+        let digits = first.is_ascii_digit();
+        let end = rest
+            .find(|c: char| c.is_ascii_digit() != digits)
+            .unwrap_or(rest.len());
+        let (run, after) = rest.split_at(end);
+        rest = after;
+        key.push(if digits {
+            (
+                String::new(),
+                0,
+                run.parse().unwrap_or(u64::MAX),
+                String::new(),
+            )
+        } else {
+            (run.chars().take(2).collect(), run.len(), 0, run.to_owned())
+        });
     }
     key
 }
@@ -115,7 +123,6 @@ mod tests {
     fn names_sort_as_people_count() {
         let mut names = ["sdaa", "nvme10n1", "sdb", "nvme2n1", "sda"];
         names.sort_by_cached_key(|name| natural_key(name));
-        // Families are grouped by length of their letters, devices inside one by number.
-        assert_eq!(names, ["sda", "sdb", "sdaa", "nvme2n1", "nvme10n1"]);
+        assert_eq!(names, ["nvme2n1", "nvme10n1", "sda", "sdb", "sdaa"]);
     }
 }

@@ -149,6 +149,6 @@ mod tests {
             Cmdline::parse("a=\"never closed b=c").value("a"),
             Some("never closed b=c")
         );
-        assert!(Cmdline::parse("=x \" \"").iter().next().is_none());
+        assert!(Cmdline::parse("=x \"\" ").iter().next().is_none());
     }
 }

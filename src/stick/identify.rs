@@ -398,7 +398,8 @@ mod tests {
 
     #[test]
     fn the_disk_with_the_esp_is_the_stick_whatever_its_order() {
-        let (stick, other) = (StickImage::new(512 * MIB), StickImage::new(512 * MIB));
+        let stick = StickImage::new(512 * MIB);
+        let other = StickImage::new(98 * MIB).with_other_guids();
         let disks = vec![candidate_of(&other, "sda"), candidate_of(&stick, "sdb")];
         let found = choose(only(esp_of(&stick)), disks).unwrap();
         assert_eq!(found.identity().path, Path::new("/dev/sdb"));
@@ -452,7 +453,8 @@ mod tests {
 
     #[test]
     fn once_renamed_a_twin_with_the_old_name_is_not_the_stick() {
-        let (ours, twin) = (StickImage::new(512 * MIB), StickImage::new(512 * MIB));
+        let twin = StickImage::new(98 * MIB);
+        let ours = StickImage::new(98 * MIB).with_other_guids();
         let disks = || vec![candidate_of(&twin, "sda"), candidate_of(&ours, "sdb")];
         let planned = Wanted {
             now: esp_of(&ours),

@@ -106,7 +106,7 @@ impl Table {
     }
 
     /// The same but for where headers lie.
-    fn says_the_same(&self, other: &Self) -> bool {
+    pub(super) fn says_the_same(&self, other: &Self) -> bool {
         self.disk_guid == other.disk_guid && self.partitions == other.partitions
     }
 }
@@ -383,13 +383,17 @@ mod tests {
     #[test]
     fn disks_of_4096_byte_sectors_have_their_table_elsewhere() {
         let image = StickImage::new(98 * MIB);
+        let mut table = copies(&image).primary.unwrap();
+        table.partitions.retain(|number, _| *number == 1);
+        table.partitions.get_mut(&1).unwrap().last_lba = 4095;
         let geometry = Geometry::new(SectorSize::B4096, 98 * MIB).unwrap();
-        let copies = Copies::read(&mut image.open(), geometry);
-        assert_eq!(copies.table(), None);
-        let table = Copies::read(&mut image.open(), image.geometry())
-            .primary
-            .unwrap();
-        write(&mut image.open(), &table, geometry).unwrap_err();
+        image.patch(512, &[0; 33 * 512]);
+        write(&mut image.open(), &table, geometry).unwrap();
+        let found = Copies::read(&mut image.open(), geometry);
+        assert!(found.are_sound(geometry), "{found:?}");
+        assert!(found.table().unwrap().says_the_same(&table));
+        assert!(copies(&image).primary.is_err());
+        assert_eq!(image.bytes(4096, 8), b"EFI PART");
     }
 
     #[test]

@@ -7,8 +7,12 @@ use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::process::Command;
+use std::sync::OnceLock;
 
 pub(super) const MIB: u64 = 1 << 20;
+/// As large as the product's image.
+const IMAGE_SIZE: u64 = 98 * MIB;
+const SECTOR: usize = 512;
 
 /// Runs a program that must succeed and returns what it said.
 pub(super) fn run(program: &str, arguments: &[&str]) -> String {
@@ -35,19 +39,40 @@ pub(super) struct StickImage {
 }
 
 impl StickImage {
-    /// The 98 MiB image with ESP and BIOS boot partition, copied to a stick of `size` bytes.
+    /// The 98 MiB image with ESP and BIOS boot partition, copied to a stick of `size` bytes. All
+    /// such are twins; sgdisk makes the first of them.
     pub(super) fn new(size: u64) -> Self {
+        static TEMPLATE: OnceLock<(Vec<u8>, Vec<u8>)> = OnceLock::new();
+        let (start, end) = TEMPLATE.get_or_init(|| {
+            let image = Self::empty(IMAGE_SIZE);
+            image.sgdisk(&[
+                "--clear",
+                "--set-alignment=1",
+                "--new=1:2048:198655",
+                "--typecode=1:ef00",
+                "--change-name=1:haulier-esp",
+                "--new=2:34:2047",
+                "--typecode=2:ef02",
+            ]);
+            let end = image.bytes(IMAGE_SIZE - 33 * 512, 33 * SECTOR);
+            (image.bytes(0, 34 * SECTOR), end)
+        });
+        let image = Self::empty(size);
+        image.patch(0, start);
+        image.patch(IMAGE_SIZE - 33 * 512, end);
+        image
+    }
+
+    /// No twin of the others any more.
+    pub(super) fn with_other_guids(self) -> Self {
+        self.sgdisk(&["--randomize-guids"]);
+        self
+    }
+
+    fn empty(size: u64) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let image = Self { dir, size };
-        File::create(image.path())
-            .unwrap()
-            .set_len(98 * MIB)
-            .unwrap();
-        image.sgdisk(&["--clear"]);
-        image.sgdisk(&["--new=1:2048:198655", "--typecode=1:ef00"]);
-        image.sgdisk(&["--change-name=1:haulier-esp"]);
-        image.sgdisk(&["--set-alignment=1", "--new=2:34:2047", "--typecode=2:ef02"]);
-        image.open().set_len(size).unwrap();
+        File::create(image.path()).unwrap().set_len(size).unwrap();
         image
     }
 
@@ -113,8 +138,6 @@ pub(super) struct PowerCut<'a> {
     loss: Loss,
     position: u64,
 }
-
-const SECTOR: usize = 512;
 
 impl<'a> PowerCut<'a> {
     pub(super) const LOSSES: [Loss; 4] = [

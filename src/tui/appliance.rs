@@ -1,7 +1,7 @@
 //! The appliance's console: from the stick that we booted from to the end of a capture.
 
 use super::console::Consoles;
-use crate::capture::{self, Outcome, Plan, Request};
+use crate::capture::{self, Outcome, Request};
 use crate::cli::answers;
 use crate::cli::args::{After, AnswerArgs, ApplianceArgs, CaptureOptions};
 use crate::device::Disk;
@@ -40,8 +40,7 @@ pub fn run(args: &ApplianceArgs) -> Exit {
     let lines = Tee(vec![&plain, &log]);
     say!(lines, "\nHaulier {}\n", env!("CARGO_PKG_VERSION"));
 
-    let mut appliance = Appliance {
-        args,
+    let appliance = Appliance {
         consoles: &consoles,
         log: &log,
         lines: &lines,
@@ -121,7 +120,6 @@ fn ask_end(consoles: &Consoles, lines: &dyn Report) -> &'static str {
 }
 
 struct Appliance<'a> {
-    args: &'a ApplianceArgs,
     consoles: &'a Consoles,
     log: &'a Log,
     lines: &'a dyn Report,
@@ -129,7 +127,7 @@ struct Appliance<'a> {
 
 impl Appliance<'_> {
     /// One run; the answers are given back as soon as they are known, for they say what follows.
-    fn once(&mut self) -> (Result<Outcome>, Option<AnswerArgs>) {
+    fn once(&self) -> (Result<Outcome>, Option<AnswerArgs>) {
         let stick = match self.find_stick() {
             Ok(stick) => stick,
             Err(error) => {
