@@ -481,6 +481,41 @@ hole_punch! {
     grown_beyond_its_reserve shrunk external_journal
 }
 
+/// The proof can fail: a single block missing from the map is noticed.
+#[test]
+fn a_lost_block_is_noticed() {
+    let blocks = |command: &str, fixture: &Fixture| -> u64 {
+        let output = try_run("debugfs", &["-R", command, arg(&fixture.image)]);
+        let text = String::from_utf8_lossy(&output.stdout);
+        text.split_whitespace().next().unwrap().parse().unwrap()
+    };
+    let variant = VARIANTS[0];
+    let notices = |lost: &dyn Fn(&Fixture) -> u64| {
+        let fixture = Fixture::make(variant);
+        let start = lost(&fixture) * 4096;
+        let lost = haulier::extent::Extent::between(start, start + 4096);
+        let lost: haulier::extent::ExtentList = lost.into_iter().collect();
+        let map = map_of(&fixture.image);
+        assert_eq!(
+            map.extents.intersect(&lost),
+            lost,
+            "the block is in the map"
+        );
+        punch(&fixture.image, &map.extents.subtract(&lost));
+        let checker = try_run("e2fsck", &["-f", "-n", arg(&fixture.image)]).status;
+        !checker.success() || fixture.read_files() != fixture.files
+    };
+    assert!(
+        notices(&|fixture| blocks("blocks /w1", fixture)),
+        "data of a file"
+    );
+    assert!(
+        notices(&|fixture| blocks("blocks /", fixture)),
+        "the root directory"
+    );
+    assert!(notices(&|_| 1), "the group descriptors");
+}
+
 /// What dumpe2fs calls used, in bytes.
 fn used_by_dumpe2fs(image: &Path) -> u64 {
     let header = run("dumpe2fs", &["-h", arg(image)]);
