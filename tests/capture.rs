@@ -296,7 +296,7 @@ fn a_capture_killed_in_the_middle_is_visibly_not_whole() {
     let (code, out, _) = haulier(&["list", store.to_str().unwrap(), "--json"]);
     assert_eq!(code, 0);
     let list: serde_json::Value = serde_json::from_str(&out).unwrap();
-    assert_eq!(list["captures"][0]["whole"], false, "{out}");
+    assert_eq!(list["captures"][0]["state"], "partial", "{out}");
     let (code, _, err) = haulier(&["verify", image.parent().unwrap().to_str().unwrap()]);
     assert_eq!(code, 4, "{err}");
     assert!(err.contains("not a finished capture"), "{err}");

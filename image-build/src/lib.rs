@@ -6,11 +6,12 @@
 //!
 //! The way through: [`packages`] turns names into a lock and a lock into files; [`programs`]
 //! builds what runs in the appliance; `initramfs` packs both into what the kernel boots into;
-//! `boot` lays out the disk around it. `edit` changes the few files in a finished image that are
+//! `boot` lays out the disk around it. [`edit`] changes the few files in a finished image that are
 //! meant to be changed.
 
 mod boot;
 mod contents;
+pub mod edit;
 mod initramfs;
 pub mod packages;
 pub mod programs;

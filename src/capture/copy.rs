@@ -14,7 +14,7 @@ use crate::error::{Error, Result};
 use crate::extent::{Extent, ExtentList};
 use crate::qcow2::{self, CLUSTER_BYTES, Compression, Encoded, Encoder, GuestCluster};
 use crate::report::{Progress, Report};
-use crate::store::manifest::{CHUNK_BYTES, ChunkDigest};
+use crate::store::{CHUNK_BYTES, ChunkList, Digest, chunk_digest};
 use crate::units::{ByteLen, SectorSize};
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -28,7 +28,7 @@ pub struct Copied {
     /// Size of the finished image file.
     pub file_bytes: ByteLen,
     /// Digest of every chunk that is not all zero, ascending.
-    pub chunks: Vec<ChunkDigest>,
+    pub chunks: ChunkList,
     /// What could not be read; zero in the image.
     pub bad: ExtentList,
     /// How much was read off the disk.
@@ -56,7 +56,7 @@ struct Chunk {
 /// A chunk that is ready to be appended.
 struct Ready {
     chunk: Chunk,
-    digest: Option<blake3::Hash>,
+    digest: Option<Digest>,
     clusters: Vec<Encoded>,
 }
 
@@ -100,7 +100,7 @@ pub fn copy_disk<D: ReadAt + ?Sized>(
         }
         drop(ready_in);
 
-        let mut chunks = Vec::new();
+        let mut chunks = ChunkList::default();
         let mut appender = Appender {
             next: 0,
             waiting: BTreeMap::new(),
@@ -202,19 +202,15 @@ fn encode_chunks(
 }
 
 fn encode(encoder: &mut Encoder, chunk: Chunk) -> Ready {
-    if qcow2::is_zero(&chunk.bytes) {
-        return Ready {
-            chunk,
-            digest: None,
-            clusters: Vec::new(),
-        };
-    }
-    let digest = Some(blake3::hash(&chunk.bytes));
-    let clusters = chunk
-        .bytes
-        .chunks(CLUSTER_BYTES)
-        .map(|c| encoder.encode(c))
-        .collect();
+    let digest = chunk_digest(&chunk.bytes);
+    let clusters = match digest {
+        None => Vec::new(),
+        Some(_) => chunk
+            .bytes
+            .chunks(CLUSTER_BYTES)
+            .map(|c| encoder.encode(c))
+            .collect(),
+    };
     Ready {
         chunk,
         digest,
@@ -233,7 +229,7 @@ impl Appender {
         &mut self,
         ready: Ready,
         writer: &mut qcow2::Writer,
-        chunks: &mut Vec<ChunkDigest>,
+        chunks: &mut ChunkList,
         empty: &Sender<Vec<u8>>,
     ) -> Result<()> {
         self.waiting.insert(ready.chunk.turn, ready);
@@ -245,7 +241,7 @@ impl Appender {
                 writer.append(GuestCluster(index), encoded)?;
             }
             if let Some(digest) = ready.digest {
-                chunks.push(ChunkDigest::new(start / CHUNK_BYTES, digest));
+                chunks.push(start / CHUNK_BYTES, digest)?;
             }
             // The reader may have ended already and left.
             let _ = empty.send(ready.chunk.bytes);

@@ -3,7 +3,7 @@
 use crate::device::ReadAt;
 use crate::error::{Error, Kind, Result};
 use crate::extent::{Extent, ExtentList};
-use crate::units::{ByteLen, ByteOffset, SectorSize};
+use crate::units::{ByteLen, SectorSize};
 
 /// How much is asked of the disk at once: large enough for a RAID controller to spread.
 const READ_BYTES: u64 = 1 << 20;
@@ -108,6 +108,7 @@ mod tests {
     use super::*;
     use crate::device::MemDisk;
     use crate::device::read::check_range;
+    use crate::units::ByteOffset;
     use std::sync::Mutex;
 
     /// A disk some of whose sectors cannot be read, and that remembers what was asked.

@@ -8,14 +8,10 @@ use crate::error::{Error, Kind, Result};
 use crate::inventory::Machine;
 use crate::report::log::Log;
 use crate::report::{Level, Report};
-use crate::store::layout::CaptureDir;
-use crate::store::manifest::{DiskRecord, Manifest};
-use crate::store::verify::seal;
+use crate::store::{CaptureDir, DiskRecord, Manifest, layout, manifest, seal};
 use crate::units::ByteLen;
 use crate::vm::{self, VmDisk, VmPlan};
 use crate::{say, warn};
-use std::fs::File;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
 /// More workers than this starve the reader of a fast array, and of memory.
@@ -139,23 +135,27 @@ pub fn run(request: &Request, log: &Log, report: &dyn Report) -> Result<Outcome>
     let name = request
         .options
         .name
-        .clone()
-        .unwrap_or_else(|| request.machine.store_name());
-    let directory = CaptureDir::begin(&request.store, &name, started)?;
-    log.attach(&directory.path().join("capture.log"))
+        .as_deref()
+        .unwrap_or(&request.machine.name);
+    let directory = CaptureDir::begin(&request.store, name, started)?;
+    log.attach(&directory.file(layout::LOG))
         .map_err(|e| Error::io("beginning capture.log", e))?;
-    let result = Session {
+    let session = Session {
         request,
         plan: &plan,
         directory: &directory,
         report,
-    }
-    .write(log, started);
-    match result {
-        Ok((manifest, bad_bytes)) => {
-            let path = directory.commit(&manifest)?;
+    };
+    match session.write(started).and_then(|manifest| {
+        log.detach()
+            .map_err(|e| Error::io("ending capture.log", e))?;
+        Ok(manifest)
+    }) {
+        Ok(manifest) => {
+            let bad = manifest.disks.iter().map(|disk| disk.bad_ranges.total().0);
+            let bad_bytes = ByteLen(bad.fold(0, u64::saturating_add));
             Ok(Outcome {
-                directory: path,
+                directory: directory.commit(manifest)?,
                 bad_bytes,
             })
         }
@@ -179,30 +179,34 @@ struct Session<'a> {
 }
 
 impl Session<'_> {
-    fn write(&self, log: &Log, started: jiff::Timestamp) -> Result<(Manifest, ByteLen)> {
-        let names: Vec<String> = (0..self.plan.disks.len())
-            .map(|index| format!("disk-{index}.qcow2"))
-            .collect();
+    fn write(&self, started: jiff::Timestamp) -> Result<Manifest> {
+        let names: Vec<String> = (0..self.plan.disks.len()).map(layout::disk_file).collect();
         self.write_configuration(&names)?;
-        let mut records = Vec::new();
-        let mut bad_bytes = 0_u64;
-        for ((disk, plan), name) in self.request.disks.iter().zip(&self.plan.disks).zip(&names) {
-            let record = self.capture_disk(disk, plan, name)?;
-            bad_bytes = bad_bytes.saturating_add(record.bad_ranges.total().0);
-            records.push(record);
-        }
+        let disks = self
+            .request
+            .disks
+            .iter()
+            .zip(&self.plan.disks)
+            .zip(&names)
+            .map(|((disk, plan), name)| self.capture_disk(disk, plan, name))
+            .collect::<Result<Vec<_>>>()?;
         say!(self.report, "All disks are captured; writing the manifest");
-        log.detach()
-            .map_err(|e| Error::io("ending capture.log", e))?;
-        let manifest = Manifest::new(self.directory, records, started)?;
-        Ok((manifest, ByteLen(bad_bytes)))
+        Ok(Manifest {
+            version: manifest::VERSION,
+            tool_version: env!("CARGO_PKG_VERSION").into(),
+            machine: self.directory.machine().into(),
+            started,
+            finished: jiff::Timestamp::now(),
+            disks,
+            files: Vec::new(),
+        })
     }
 
     /// machine.json and the VM configuration, first: small, and of use even to a failed capture.
     fn write_configuration(&self, names: &[String]) -> Result<()> {
-        let machine = serde_json::to_vec_pretty(&self.request.machine)
-            .map_err(|e| Error::corrupt("writing machine.json").because(e))?;
-        self.write_file("machine.json", &machine)?;
+        let machine = &self.request.machine;
+        self.directory
+            .write(layout::MACHINE, machine.to_json().as_bytes())?;
         let disks: Vec<VmDisk> = self
             .plan
             .disks
@@ -213,25 +217,13 @@ impl Session<'_> {
                 source: plan.disk.clone(),
             })
             .collect();
-        let vm = VmPlan::new(&self.request.machine, &disks);
-        self.write_file("domain.xml", vm::libvirt::domain_xml(&vm).as_bytes())
-    }
-
-    fn write_file(&self, name: &str, bytes: &[u8]) -> Result<()> {
-        let path = self.directory.path().join(name);
-        File::create_new(&path)
-            .and_then(|mut file| file.write_all(bytes).and_then(|()| file.sync_all()))
-            .map_err(|e| Error::io(format!("writing {}", path.display()), e))
+        let vm = VmPlan::new(machine, &disks);
+        self.directory
+            .write(layout::DOMAIN, vm::libvirt::domain_xml(&vm).as_bytes())
     }
 
     fn capture_disk(&self, disk: &Disk, plan: &DiskPlan, name: &str) -> Result<DiskRecord> {
-        let path = self.directory.path().join(name);
-        let file = File::options()
-            .read(true)
-            .write(true)
-            .create_new(true)
-            .open(&path)
-            .map_err(|e| Error::io(format!("creating {}", path.display()), e))?;
+        let file = self.directory.create(name)?;
         let workers = std::thread::available_parallelism()
             .map_or(1, usize::from)
             .min(MOST_WORKERS);

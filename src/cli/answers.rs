@@ -2,6 +2,7 @@
 //! the three can never differ: a key is a long option, `disks = ["all"]` is `--disks=all`.
 
 use crate::error::{Error, Result};
+use crate::stick::cmdline::Cmdline;
 
 /// Keys of the kernel command line that are not answers: they belong to the boot itself.
 const BOOT_KEYS: [&str; 2] = ["boot", "init"];
@@ -46,14 +47,11 @@ fn word(key: &str, value: toml::Value) -> Result<Option<String>> {
 
 /// The words of `haulier.KEY[=VALUE]` on the kernel command line; `1` and `0` are yes and no for
 /// options without a value.
-pub fn from_kernel(command_line: &str) -> Vec<String> {
-    split_kernel(command_line)
+pub fn from_kernel(command_line: &Cmdline) -> Vec<String> {
+    command_line
         .iter()
-        .filter_map(|word| word.strip_prefix("haulier."))
-        .filter_map(|word| {
-            let (key, value) = word
-                .split_once('=')
-                .map_or((word, None), |(k, v)| (k, Some(v)));
+        .filter_map(|(key, value)| Some((key.strip_prefix("haulier.")?, value)))
+        .filter_map(|(key, value)| {
             if BOOT_KEYS.contains(&key) {
                 return None;
             }
@@ -73,29 +71,6 @@ fn is_flag(key: &str) -> bool {
     matches!(key, "unattended" | "no-verify")
 }
 
-/// Words separated by blanks; double quotes keep blanks, as the kernel has it
-/// (`lib/cmdline.c`, `next_arg`).
-pub fn split_kernel(command_line: &str) -> Vec<String> {
-    let mut words = Vec::new();
-    let mut word = String::new();
-    let mut quoted = false;
-    for c in command_line.chars() {
-        match c {
-            '"' => quoted = !quoted,
-            c if c.is_whitespace() && !quoted => {
-                if !word.is_empty() {
-                    words.push(std::mem::take(&mut word));
-                }
-            }
-            c => word.push(c),
-        }
-    }
-    if !word.is_empty() {
-        words.push(word);
-    }
-    words
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -111,10 +86,10 @@ mod tests {
 
     #[test]
     fn the_kernel_line_says_the_same_words() {
-        let words = from_kernel(
+        let words = from_kernel(&Cmdline::parse(
             "quiet haulier.boot=12-ab haulier.unattended=1 haulier.no_verify=0 \
              haulier.disk=S45 \"haulier.name=db 1\" haulier.after=reboot",
-        );
+        ));
         assert_eq!(
             words,
             [

@@ -96,6 +96,7 @@ pub struct ApplianceArgs {
     /// A console to show the screen on
     #[arg(long = "console", value_name = "DEVICE")]
     pub consoles: Vec<PathBuf>,
+    /// What it does by itself; the stick's answer file and the kernel command line add to it.
     #[command(flatten)]
     pub answers: AnswerArgs,
 }
@@ -109,6 +110,7 @@ pub struct AnswerArgs {
     /// What to do with the machine after an unattended run
     #[arg(long, value_enum, default_value_t)]
     pub after: After,
+    /// What is captured and how.
     #[command(flatten)]
     pub capture: CaptureOptions,
 }
@@ -145,11 +147,11 @@ pub struct ImportArgs {
     /// Name of the virtual machine [default: the machine's name in the store]
     #[arg(long)]
     pub name: Option<String>,
-    /// Put all disks on one kind of controller [default: what each disk was on]
+    /// Attach all disks to this kind of controller instead of the one that the metal had
     #[arg(long, value_enum, value_name = "BUS")]
     pub disk_bus: Option<crate::vm::DiskBus>,
-    /// Firmware of the virtual machine [default: what the machine was started with]
-    #[arg(long, value_enum)]
+    /// Firmware instead of the one that the metal had
+    #[arg(long, value_enum, value_name = "KIND")]
     pub firmware: Option<crate::inventory::FirmwareKind>,
 }
 

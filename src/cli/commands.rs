@@ -13,7 +13,7 @@ use crate::report::{Report, Tee};
 use crate::store;
 use crate::units::{ByteLen, SectorSize};
 use crate::usedmap::{DiskInfo, DiskMap};
-use crate::{import, say, stick, warn};
+use crate::{import, say, warn};
 use serde::Serialize;
 use std::io::{IsTerminal, Write, stderr, stdout};
 use std::path::{Path, PathBuf};
@@ -97,7 +97,12 @@ fn open_disks(options: &CaptureOptions) -> Result<Vec<Disk>> {
              'haulier inventory' shows them",
         ));
     }
-    capture::find_disks(&options.disks, &stick::all_disks())
+    let known: Vec<PathBuf> = Machine::read(Path::new("/"))
+        .disks
+        .iter()
+        .map(|disk| disk.device())
+        .collect();
+    capture::find_disks(&options.disks, &known)
 }
 
 fn plan(to: &Path, json: bool, options: &CaptureOptions) -> Result<Exit> {

@@ -65,6 +65,7 @@ pub fn parse_answers(words: &[String]) -> Result<AnswerArgs> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::stick::cmdline::Cmdline;
     use clap::CommandFactory;
 
     #[test]
@@ -90,7 +91,9 @@ mod tests {
     #[test]
     fn the_kernel_line_wins_over_the_file() {
         let mut words = answers::from_file("after = \"wait\"\nunattended = true").unwrap();
-        words.extend(answers::from_kernel("haulier.after=reboot"));
+        words.extend(answers::from_kernel(&Cmdline::parse(
+            "haulier.after=reboot",
+        )));
         let answers = parse_answers(&words).unwrap();
         assert!(answers.unattended);
         assert_eq!(answers.after, args::After::Reboot);

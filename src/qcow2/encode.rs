@@ -54,8 +54,9 @@ pub enum Encoded {
 /// still matches the size that `qemu-img convert -c` reaches.
 const ZSTD_LEVEL: i32 = 1;
 
-/// zlib is slow enough at its fastest (about 155 MiB a CPU second).
-const ZLIB_LEVEL: u32 = 1;
+/// Level 1 has only fixed codes and makes images a quarter larger (0.340 instead of 0.276 of system
+/// files) for a third more speed; levels above 2 gain 4 % and cost more than that.
+const ZLIB_LEVEL: u32 = 2;
 
 /// QEMU's window for raw deflate (`qcow2_zlib_compress`): a stream made with a larger one can be
 /// read by QEMU but not by decoders that believe the spec.
@@ -146,5 +147,93 @@ impl Encoder {
             Some(stream) => Encoded::Compressed(stream.to_vec()),
             None => Encoded::Plain(cluster.to_vec()),
         }
+    }
+}
+
+#[cfg(test)]
+#[allow(
+    clippy::arithmetic_side_effects,
+    clippy::as_conversions,
+    clippy::indexing_slicing
+)]
+mod tests {
+    use super::*;
+    use crate::qcow2::Decoder;
+    use crate::qcow2::header::CompressionType;
+
+    /// 5,000 bytes of noise, again and again: what a window of 4 KiB cannot see repeats.
+    fn far_repeats() -> Vec<u8> {
+        let mut state = 1_u32;
+        let noise: Vec<u8> = (0..5000)
+            .map(|_| {
+                state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                (state >> 28) as u8
+            })
+            .collect();
+        noise.into_iter().cycle().take(CLUSTER_BYTES).collect()
+    }
+
+    #[test]
+    fn deflate_streams_need_no_more_than_the_window_of_the_spec() {
+        let cluster = far_repeats();
+        let mut encoder = Encoder::new(Compression::Zlib).unwrap();
+        let Encoded::Compressed(stream) = encoder.encode(&cluster) else {
+            panic!("4 bits of noise a byte can be compressed")
+        };
+        // Half of it is what the noise itself needs: no repeat was used.
+        assert!(stream.len() > CLUSTER_BYTES * 2 / 5, "{}", stream.len());
+
+        // And they would have been found with the usual window.
+        let mut usual = Vec::with_capacity(CLUSTER_BYTES);
+        Compress::new_with_window_bits(flate2::Compression::new(ZLIB_LEVEL), false, 15)
+            .compress_vec(&cluster, &mut usual, FlushCompress::Finish)
+            .unwrap();
+        assert!(usual.len() < CLUSTER_BYTES / 5, "{}", usual.len());
+    }
+
+    #[test]
+    fn a_flipped_bit_of_a_zstd_cluster_is_an_error_and_never_other_bytes() {
+        let cluster = far_repeats();
+        let mut encoder = Encoder::new(Compression::Zstd).unwrap();
+        let Encoded::Compressed(stream) = encoder.encode(&cluster) else {
+            panic!("it repeats")
+        };
+        let mut decoder = Decoder::new(CompressionType::Zstd).unwrap();
+        let mut decoded = vec![0; CLUSTER_BYTES];
+        for bit in (0..stream.len() * 8).step_by(37) {
+            let mut damaged = stream.clone();
+            damaged[bit / 8] ^= 1 << (bit % 8);
+            if decoder.decode(&damaged, &mut decoded).is_ok() {
+                assert!(decoded == cluster, "bit {bit}");
+            }
+        }
+        // The decoder survived all of it.
+        decoder.decode(&stream, &mut decoded).unwrap();
+        assert!(decoded == cluster);
+    }
+
+    #[test]
+    fn what_is_not_worth_compressing_stays_plain_and_a_short_cluster_is_filled_up() {
+        let mut state = 7_u64;
+        let noise: Vec<u8> = (0..CLUSTER_BYTES)
+            .map(|_| {
+                state ^= state << 13;
+                state ^= state >> 7;
+                state ^= state << 17;
+                state as u8
+            })
+            .collect();
+        for compression in [Compression::Zstd, Compression::Zlib, Compression::None] {
+            let mut encoder = Encoder::new(compression).unwrap();
+            for _ in 0..3 {
+                assert_eq!(encoder.encode(&noise), Encoded::Plain(noise.clone()));
+                assert_eq!(encoder.encode(&[0; CLUSTER_BYTES]), Encoded::Zero);
+                assert_eq!(encoder.encode(&[0; 512]), Encoded::Zero);
+            }
+        }
+        let mut encoder = Encoder::new(Compression::None).unwrap();
+        let mut filled = noise[..512].to_vec();
+        filled.resize(CLUSTER_BYTES, 0);
+        assert_eq!(encoder.encode(&noise[..512]), Encoded::Plain(filled));
     }
 }

@@ -137,6 +137,13 @@ impl Header {
         if unknown != 0 {
             return Err(unsupported(format!("incompatible features {unknown:#x}")));
         }
+        // Spec: the field is 0 if and only if the feature is not set.
+        if (incompatible_features & COMPRESSION_TYPE != 0) != (compression_type != 0) {
+            return Err(Error::corrupt(format!(
+                "compression type {compression_type} and incompatible features \
+                 {incompatible_features:#x} contradict each other"
+            )));
+        }
         if backing_file_offset != 0 {
             return Err(unsupported("an image with a backing file"));
         }
@@ -209,6 +216,11 @@ pub fn l1_entries_for(size: ByteLen, cluster_bits: u32) -> u64 {
 }
 
 #[cfg(test)]
+#[allow(
+    clippy::arithmetic_side_effects,
+    clippy::as_conversions,
+    clippy::indexing_slicing
+)]
 mod tests {
     use super::*;
 
@@ -239,6 +251,16 @@ mod tests {
     }
 
     #[test]
+    fn a_header_that_was_cut_anywhere_is_refused() {
+        let whole = good().to_bytes();
+        for cut in 0..=0x68 {
+            let mut bytes = [0; HEADER_BYTES];
+            bytes[..cut].copy_from_slice(&whole[..cut]);
+            assert!(Header::parse(&bytes).is_err(), "cut to {cut} bytes");
+        }
+    }
+
+    #[test]
     fn each_thing_that_we_cannot_read_has_its_own_words() {
         for (at, byte, kind, words) in [
             (0x00, 0, Kind::Corrupt, "not a finished qcow2 image"),
@@ -255,6 +277,8 @@ mod tests {
             (0x48, 0x80, Kind::Unsupported, "incompatible features 0x80"),
             (0x67, 103, Kind::Corrupt, "header of 103 bytes"),
             (0x68, 2, Kind::Unsupported, "compression type 2"),
+            (0x68, 0, Kind::Corrupt, "contradict each other"),
+            (0x4f, 0, Kind::Corrupt, "contradict each other"),
         ] {
             let (got, text) = error_with(at, byte);
             assert_eq!(got, kind, "byte {at:#x}: {text}");

@@ -69,6 +69,7 @@ impl<F: ReadAt> Reader<F> {
             ))));
         }
         let l1 = read_table(&file, header.l1_table, table_bytes)?;
+        refuse_shared_tables(&l1).map_err(on_file)?;
         Ok(Self {
             file,
             header,
@@ -296,6 +297,24 @@ impl<F: ReadAt> ReadAt for Reader<F> {
 
     fn name(&self) -> String {
         self.file.name()
+    }
+}
+
+/// Refuses an image in which two L1 entries share a table: no writer makes that, and it would let
+/// a file of a few clusters hold a disk that takes years to read.
+fn refuse_shared_tables(l1: &[u64]) -> Result<()> {
+    let tables = l1.iter().map(|entry| entry & OFFSET_MASK);
+    let mut tables: Vec<u64> = tables.filter(|host| *host != 0).collect();
+    tables.sort_unstable();
+    let twice = tables
+        .iter()
+        .zip(tables.iter().skip(1))
+        .find(|(a, b)| a == b);
+    match twice {
+        Some((host, _)) => Err(Error::corrupt(format!(
+            "two L1 entries share the L2 table at {host}"
+        ))),
+        None => Ok(()),
     }
 }
 

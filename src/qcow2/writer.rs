@@ -78,7 +78,7 @@ impl<S: Storage> Writer<S> {
     /// # Errors
     /// When a qcow2 image cannot have that size.
     pub fn create(storage: S, virtual_size: ByteLen, compression: Compression) -> Result<Self> {
-        if virtual_size.0 == 0 || virtual_size.0 % 512 != 0 {
+        if virtual_size.0 == 0 || !virtual_size.0.is_multiple_of(512) {
             return Err(Error::new(
                 Kind::Unsupported,
                 format!(
@@ -259,7 +259,7 @@ impl<S: Storage> Writer<S> {
         }
         let kept_long = self.end - self.plain_since >= PLAIN_KEPT_FOR;
         if !self.plain.is_empty()
-            && (self.end % CLUSTER == 0 || self.plain.len() >= PLAIN_KEPT || kept_long)
+            && (self.end.is_multiple_of(CLUSTER) || self.plain.len() >= PLAIN_KEPT || kept_long)
         {
             self.write_plain()?;
         }
@@ -319,7 +319,7 @@ impl<S: Storage> Writer<S> {
 
     /// Fills up with zeros to the next multiple of the cluster size.
     fn align(&mut self) -> Result<HostOffset> {
-        const ZEROS: [u8; CLUSTER_BYTES] = [0; CLUSTER_BYTES];
+        static ZEROS: [u8; CLUSTER_BYTES] = [0; CLUSTER_BYTES];
         let missing = self.end.next_multiple_of(CLUSTER) - self.end;
         self.push(&ZEROS[..missing as usize])?;
         Ok(HostOffset(self.end))
@@ -331,7 +331,7 @@ impl<S: Storage> Writer<S> {
             let (now, later) = bytes.split_at(room.min(bytes.len()));
             self.buffer.extend_from_slice(now);
             self.end += now.len() as u64;
-            if self.end % WRITE_BYTES == 0 {
+            if self.end.is_multiple_of(WRITE_BYTES) {
                 self.flush()?;
             }
             bytes = later;

@@ -30,6 +30,13 @@ impl<T: TermLike + Clone + 'static> Bars<T> {
     }
 }
 
+impl Bars<console::Term> {
+    /// Draws on standard error, so that standard output stays the result alone.
+    pub fn stderr() -> Self {
+        Self::new(console::Term::stderr())
+    }
+}
+
 impl<T: TermLike + Clone + 'static> Report for Bars<T> {
     fn line(&self, level: Level, text: fmt::Arguments<'_>) {
         let text = match level {

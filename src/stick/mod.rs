@@ -1,1 +1,39 @@
-//! (to come)
+//! The stick that we booted from: the only disk that Haulier ever writes.
+//!
+//! In: the kernel command line (`haulier.boot=`) and the disks of this machine. Out: a [`Stick`],
+//! which exists only once proven, and its data partition, mounted ([`MountedStore`]). Whatever
+//! partitions, formats or mounts takes the `Stick`, never a path, and proves it again on the open
+//! device before the first write, because a stick may be pulled and another put in its place.
+//!
+//! | file | what it knows |
+//! | --- | --- |
+//! | `cmdline` | the kernel command line |
+//! | `disks` | the whole disks in `/sys/block` |
+//! | `table` | the two copies of a GPT: reading either, writing both so that one is always whole |
+//! | `identify` | which disk is the stick |
+//! | `renamed` | the stick's new names, from their invention until the next boot |
+//! | `layout` | where the data partition goes, and what is there already |
+//! | `partition` | bringing the stick's table to that layout |
+//! | `content` | what a partition holds: our filesystem, zeros, something else |
+//! | `format` | mke2fs and e2fsck |
+//! | `mount` | the data partition in the file tree; the answer file on the ESP |
+//! | `sources` | every other disk |
+
+mod content;
+mod disks;
+mod format;
+mod identify;
+mod layout;
+mod mount;
+mod partition;
+mod renamed;
+mod sources;
+mod table;
+#[cfg(test)]
+mod testing;
+
+pub mod cmdline;
+
+pub use identify::{Stick, boot_partuuid, identify, is_present};
+pub use mount::{MountedStore, STORE_PATH, Space, answers, open_store};
+pub use sources::source_disks;

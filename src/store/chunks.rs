@@ -237,7 +237,7 @@ impl ChunkDigests {
 
 /// Feeds `count` zeros.
 fn hash_zeros(hasher: &mut blake3::Hasher, count: u64) {
-    const ZEROS: [u8; 65_536] = [0; 65_536];
+    static ZEROS: [u8; 65_536] = [0; 65_536];
     let mut left = usize::try_from(count).unwrap_or(0);
     while left > 0 {
         let (now, _) = ZEROS.split_at(left.min(ZEROS.len()));
@@ -247,6 +247,11 @@ fn hash_zeros(hasher: &mut blake3::Hasher, count: u64) {
 }
 
 #[cfg(test)]
+#[allow(
+    clippy::arithmetic_side_effects,
+    clippy::as_conversions,
+    clippy::indexing_slicing
+)]
 mod tests {
     use super::*;
     use proptest::prelude::*;

@@ -92,6 +92,11 @@ impl TryFrom<&str> for Digest {
 }
 
 #[cfg(test)]
+#[allow(
+    clippy::arithmetic_side_effects,
+    clippy::as_conversions,
+    clippy::indexing_slicing
+)]
 mod tests {
     use super::*;
     use crate::device::MemDisk;

@@ -61,6 +61,7 @@ pub fn machine_name(product: Option<&str>, serial: Option<&str>) -> String {
 }
 
 /// A capture that is being written.
+#[derive(Debug)]
 #[must_use = "without commit() the capture stays partial"]
 pub struct CaptureDir {
     partial: PathBuf,
@@ -160,6 +161,17 @@ impl CaptureDir {
         self.create(name)?
             .write_all(bytes)
             .map_err(|e| Error::io(format!("writing {}", self.file(name).display()), e))
+    }
+
+    /// Removes the images of a capture that failed: without their manifest they are of no use, and
+    /// the next try needs the room. Log and inventory stay.
+    pub fn discard_images(&self) {
+        for number in 0.. {
+            // Where it fails, the medium is gone, and that has been said.
+            if fs::remove_file(self.file(&disk_file(number))).is_err() {
+                break;
+            }
+        }
     }
 
     /// Makes the capture whole: adds every file that is not a disk of `manifest` to it, writes it

@@ -5,7 +5,7 @@
 //! manifest, and as its text follows from the manifest it may be only what it is. So there is no
 //! bit whose change goes unseen.
 
-use super::chunks::ChunkList;
+use super::chunks::{CHUNK_BYTES, ChunkList};
 use super::digest::Digest;
 use super::files::CaptureFiles;
 use crate::device::DiskIdentity;
@@ -13,6 +13,7 @@ use crate::error::{Error, Kind, Result};
 use crate::extent::ExtentList;
 use crate::qcow2::Compression;
 use crate::units::ByteLen;
+use crate::usedmap::{DiskMap, Region};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use sha2::Digest as _;
@@ -80,28 +81,35 @@ pub struct DiskRecord {
     #[serde(with = "pairs")]
     pub bad_ranges: ExtentList,
     /// What the disk consists of, and why it was taken or not.
-    pub regions: Vec<RegionRecord>,
+    pub regions: Vec<Region>,
 }
 
-/// A region of the used map, in the words of `haulier map --json`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RegionRecord {
-    /// Where it starts on the disk.
-    pub start_byte: u64,
-    /// How long it is.
-    pub length_bytes: u64,
-    /// What it is.
-    pub kind: String,
-    /// The kernel's number of the partition.
-    pub partition: Option<u32>,
-    /// The filesystem in it.
-    pub filesystem: Option<String>,
-    /// What was taken of it.
-    pub policy: String,
-    /// Why.
-    pub reason: String,
-    /// How much of it was to be read.
-    pub used_bytes: u64,
+impl DiskRecord {
+    /// The record of an image whose digest [`seal`](super::seal()) has yet to take: until then
+    /// `sha256` is zeros.
+    pub fn new(
+        file: &str,
+        source: DiskIdentity,
+        compression: Compression,
+        map: &DiskMap,
+        chunks: ChunkList,
+        bad_ranges: ExtentList,
+        file_bytes: ByteLen,
+    ) -> Self {
+        Self {
+            file: file.into(),
+            file_bytes: file_bytes.0,
+            sha256: Digest([0; 32]),
+            virtual_size_bytes: source.size_bytes,
+            source,
+            compression,
+            chunk_bytes: CHUNK_BYTES,
+            chunks,
+            extents: map.extents.clone(),
+            bad_ranges,
+            regions: map.regions.clone(),
+        }
+    }
 }
 
 /// A file that is not an image.

@@ -6,12 +6,22 @@
 
 pub mod chunks;
 pub mod digest;
+mod ext4;
+pub mod fault;
 pub mod files;
 pub mod layout;
+pub mod list;
 pub mod manifest;
+pub mod medium;
+mod scan;
+mod tee;
+pub mod verify;
 
 pub use chunks::{CHUNK_BYTES, ChunkDigests, ChunkList, chunk_digest};
 pub use digest::Digest;
+pub use fault::{Fault, Faults};
 pub use files::{CaptureFiles, DirFiles, FileEntry, FileReader};
 pub use layout::{CaptureDir, machine_name};
-pub use manifest::{DiskRecord, FileRecord, Manifest, RegionRecord};
+pub use list::{List, list};
+pub use manifest::{DiskRecord, FileRecord, Manifest};
+pub use verify::{CaptureVerdict, Verdict, seal, verify, verify_path};

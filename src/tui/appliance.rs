@@ -1,7 +1,7 @@
 //! The appliance's console: from the stick that we booted from to the end of a capture.
 
 use super::console::Consoles;
-use crate::capture::{self, Outcome, Plan, Request};
+use crate::capture::{self, Outcome, Request};
 use crate::cli::answers;
 use crate::cli::args::{After, AnswerArgs, ApplianceArgs, CaptureOptions};
 use crate::device::Disk;
@@ -12,6 +12,7 @@ use crate::report::bars::Bars;
 use crate::report::log::Log;
 use crate::report::plain::PlainLines;
 use crate::report::{Level, Report, Tee};
+use crate::stick::cmdline::Cmdline;
 use crate::stick::{self, Stick};
 use crate::units::ByteLen;
 use crate::usedmap::{DiskInfo, DiskMap};
@@ -39,8 +40,7 @@ pub fn run(args: &ApplianceArgs) -> Exit {
     let lines = Tee(vec![&plain, &log]);
     say!(lines, "\nHaulier {}\n", env!("CARGO_PKG_VERSION"));
 
-    let mut appliance = Appliance {
-        args,
+    let appliance = Appliance {
         consoles: &consoles,
         log: &log,
         lines: &lines,
@@ -120,7 +120,6 @@ fn ask_end(consoles: &Consoles, lines: &dyn Report) -> &'static str {
 }
 
 struct Appliance<'a> {
-    args: &'a ApplianceArgs,
     consoles: &'a Consoles,
     log: &'a Log,
     lines: &'a dyn Report,
@@ -128,7 +127,7 @@ struct Appliance<'a> {
 
 impl Appliance<'_> {
     /// One run; the answers are given back as soon as they are known, for they say what follows.
-    fn once(&mut self) -> (Result<Outcome>, Option<AnswerArgs>) {
+    fn once(&self) -> (Result<Outcome>, Option<AnswerArgs>) {
         let stick = match self.find_stick() {
             Ok(stick) => stick,
             Err(error) => {
@@ -163,15 +162,14 @@ impl Appliance<'_> {
 
     /// The answer file's words, then the kernel's, which win.
     fn answers(&self, file: &str) -> Result<AnswerArgs> {
-        let kernel = std::fs::read_to_string("/proc/cmdline").unwrap_or_default();
         let mut words = answers::from_file(file)?;
-        words.extend(answers::from_kernel(&kernel));
+        words.extend(answers::from_kernel(&Cmdline::of_this_kernel()?));
         crate::cli::parse_answers(&words)
     }
 
     fn capture(&self, stick: &Stick, answers: &AnswerArgs) -> Result<Outcome> {
         let machine = self.show_machine();
-        let all = stick::source_disks(stick)?;
+        let all = stick::source_disks(stick, self.lines)?;
         let mut disks = self.choose(&all, &answers.capture)?;
         self.show_disks(&disks)?;
         let mut options = answers.capture.clone();
@@ -272,16 +270,19 @@ impl Appliance<'_> {
             medium: format!("the stick {}", stick.describe()),
             options: options.clone(),
         };
-        let result = capture::run(&request, self.log, &report);
-        let unmounted = store.unmount();
-        match result {
+        match capture::run(&request, self.log, &report) {
             Ok(outcome) => {
-                unmounted?;
+                store.unmount()?;
                 Ok(outcome)
             }
+            Err(error) if !stick.is_there() => {
+                // What it says of a filesystem without a disk under it helps nobody.
+                let _ = store.abandon();
+                Err(self.after_pull(stick, error))
+            }
             Err(error) => {
-                if !stick.is_present() {
-                    return Err(self.after_pull(stick, error));
+                if let Err(also) = store.unmount() {
+                    warn!(self.lines, "{also}");
                 }
                 Err(error)
             }

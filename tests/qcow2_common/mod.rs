@@ -87,6 +87,16 @@ impl Content {
         content
     }
 
+    /// Text alone.
+    pub fn text(size: u64) -> Self {
+        let mut random = Random(55);
+        let mut content = Self::empty(size);
+        for at in 0..size.div_ceil(CLUSTER_BYTES as u64) {
+            content.set(at, |bytes| random.text(bytes));
+        }
+        content
+    }
+
     /// Text and noise in turns.
     pub fn alternating(size: u64) -> Self {
         let mut random = Random(99);

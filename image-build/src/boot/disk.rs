@@ -24,7 +24,7 @@ use std::path::Path;
 use uuid::Uuid;
 
 /// Bytes of a sector: sticks have no other.
-pub(crate) const SECTOR: u64 = 512;
+pub(super) const SECTOR: u64 = 512;
 
 /// First byte of the ESP.
 pub(super) const ESP_START: u64 = 1 << 20;

@@ -8,7 +8,6 @@ mod disk;
 mod esp;
 mod grub;
 
-pub(crate) use disk::SECTOR;
 pub(crate) use grub::{ENV_PATH, environment};
 
 use crate::packages::Sysroot;

@@ -61,9 +61,11 @@ fn entry(out: &mut Vec<u8>, path: &str, numbers: [u32; 4], data: &[u8]) -> Resul
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::packages;
     use std::fs;
     use std::io::Write;
     use std::os::unix::fs::{MetadataExt, PermissionsExt};
+    use std::path::Path;
     use std::process::{Command, Stdio};
 
     fn sample() -> Tree {
@@ -75,29 +77,35 @@ mod tests {
         tree
     }
 
-    /// Unpacks with GNU cpio, which knows nothing of this code.
-    fn unpack(archive: &[u8], folder: &std::path::Path) -> String {
-        let mut child = Command::new("cpio")
-            .args([
-                "--extract",
-                "--make-directories",
-                "--preserve-modification-time",
-            ])
-            .args(["--verbose", "--no-preserve-owner"])
+    /// Unpacks with busybox, which knows nothing of this code; gives the names in their order.
+    fn unpack(archive: &[u8], folder: &Path) -> Vec<String> {
+        let lock = packages::Lock::parse(include_str!("../../packages.lock")).unwrap();
+        let busybox = packages::unpack(&lock)
+            .unwrap()
+            .path()
+            .join("usr/bin/busybox");
+        let mut child = Command::new(busybox)
+            .args(["cpio", "-i", "-d", "-m", "-v"])
             .current_dir(folder)
             .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
-            .expect("the program cpio is missing: install the package cpio");
+            .unwrap();
         child.stdin.take().unwrap().write_all(archive).unwrap();
         let output = child.wait_with_output().unwrap();
-        let text = String::from_utf8(output.stderr).unwrap();
-        assert!(output.status.success(), "{text}");
-        text
+        let words = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.success(), "{words}");
+        let names = String::from_utf8(output.stdout).unwrap() + &words;
+        names
+            .lines()
+            .filter(|line| !line.ends_with(" blocks"))
+            .map(str::to_owned)
+            .collect()
     }
 
     #[test]
-    fn cpio_unpacks_what_was_put_in() {
+    fn busybox_unpacks_what_was_put_in() {
         let folder = tempfile::tempdir().unwrap();
         unpack(&write(&sample(), None).unwrap(), folder.path());
         let at = |path: &str| folder.path().join(path);
@@ -112,13 +120,13 @@ mod tests {
     #[test]
     fn the_sentinel_comes_last() {
         let folder = tempfile::tempdir().unwrap();
-        let text = unpack(&write(&sample(), Some("etc/first")).unwrap(), folder.path());
-        let names: Vec<_> = text
-            .lines()
-            .filter(|line| !line.contains("blocks"))
-            .collect();
-        assert_eq!(names.first(), Some(&"bin"));
-        assert_eq!(names.last(), Some(&"etc/first"));
+        let names = unpack(&write(&sample(), Some("etc/first")).unwrap(), folder.path());
+        assert_eq!(names.first().map(String::as_str), Some("bin"), "{names:?}");
+        assert_eq!(
+            names.last().map(String::as_str),
+            Some("etc/first"),
+            "{names:?}"
+        );
     }
 
     #[test]
