@@ -1,6 +1,7 @@
 //! Captures for the tests of `import`: real ones, made by the program from disks made by others'
 //! tools, with a `machine.json` of our choice.
 
+#![allow(unreachable_pub, reason = "a module of several test programs")]
 #![allow(dead_code, reason = "each test program uses a part of it")]
 
 use haulier::import::{Options, Target, run};
