@@ -9,7 +9,7 @@
 //! ```
 //!
 //! It never assembles anything: the initramfs has no mdadm, no LVM and no udev rules, and the
-//! modules that could (see [`modules::NEVER`]) are refused to whoever asks.
+//! modules that could (see [`modules::NEVER`]) are not loaded for a device or for the kernel.
 //!
 //! Called as `modprobe`, it serves the kernel's own requests for modules (a filesystem at mount).
 
