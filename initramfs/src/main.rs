@@ -18,6 +18,7 @@
 mod coldplug;
 mod console;
 mod devices;
+mod entropy;
 mod guard;
 mod modules;
 mod mounts;
@@ -80,6 +81,7 @@ fn boot() -> Result<std::convert::Infallible> {
          the image to the stick again, or use another stick"
     );
 
+    entropy::start()?;
     let guard = Arc::new(guard::Guard::new(console.clone()));
     // Drivers built into the kernel have their disks already.
     guard.protect_all();
