@@ -1,78 +1,55 @@
-//! Which capture is meant: a capture's own folder, or one of a store.
+//! Which capture is meant: the one at a path, or one of the store there.
 
 use crate::error::{Error, Result};
-use crate::store::manifest::MANIFEST;
-use crate::store::{CaptureFiles, DirFiles};
+use crate::store::list::{self, Found};
+use crate::store::{CaptureFiles, medium};
 use std::path::Path;
 
 /// Opens the capture at `path`, or the one that `pick` (`machine` or `machine/capture`) names in the
-/// store at `path`. A store with one whole capture needs no `pick`.
+/// store at `path`: a directory, a stick or an image of one. A store with one whole capture needs no
+/// `pick`.
 ///
 /// # Errors
 /// [`crate::Kind::Refused`] when there is none, or several to choose from, which it names.
 pub fn find(path: &Path, pick: Option<&str>) -> Result<Box<dyn CaptureFiles>> {
-    let partial = |name: &std::ffi::OsStr| name.to_string_lossy().ends_with(".partial");
-    if path.file_name().is_some_and(partial) {
+    let (partial, mut whole): (Vec<Found>, Vec<Found>) = list::find(medium::open(path)?)?
+        .into_iter()
+        .filter(|found| pick.is_none_or(|pick| found.machine == pick || full_name(found) == pick))
+        .partition(|found| found.partial);
+    let of = pick.map(|pick| format!(" of {pick}")).unwrap_or_default();
+    if whole.len() > 1 {
         return Err(Error::refused(format!(
-            "{} is not whole: its capture was cut off or still runs",
-            path.display()
-        )));
-    }
-    choose(Box::new(DirFiles::new(path)), pick)
-}
-
-fn choose(root: Box<dyn CaptureFiles>, pick: Option<&str>) -> Result<Box<dyn CaptureFiles>> {
-    if is_capture(&*root)? {
-        return Ok(root);
-    }
-    let mut found: Vec<(String, Box<dyn CaptureFiles>)> = Vec::new();
-    for machine in root.list()?.into_iter().filter(|entry| entry.is_dir) {
-        let folder = root.dir(&machine.name)?;
-        if is_capture(&*folder)? {
-            found.push((machine.name, folder));
-            continue;
-        }
-        for capture in folder.list()?.into_iter().filter(|entry| entry.is_dir) {
-            if capture.name.ends_with(".partial") {
-                continue;
-            }
-            let files = folder.dir(&capture.name)?;
-            if is_capture(&*files)? {
-                found.push((format!("{}/{}", machine.name, capture.name), files));
-            }
-        }
-    }
-    if let Some(pick) = pick {
-        found.retain(|(name, _)| {
-            name == pick
-                || name
-                    .split_once('/')
-                    .is_some_and(|(machine, _)| machine == pick)
-        });
-    }
-    let names: Vec<String> = found.iter().map(|(name, _)| name.clone()).collect();
-    match (found.len(), found.pop()) {
-        (1, Some((_, files))) => Ok(files),
-        (0, _) => Err(Error::refused(match pick {
-            Some(pick) => format!("there is no whole capture {pick} in {}", root.name()),
-            None => format!("there is no whole capture in {}", root.name()),
-        })),
-        _ => Err(Error::refused(format!(
-            "there are several captures in {}: {}",
-            root.name(),
-            names.join(", ")
+            "there are several captures{of} in {}: {}",
+            path.display(),
+            names(&whole)
         ))
-        .advise("Choose one with --pick")),
+        .advise("Choose one with --pick"));
     }
+    whole.pop().map(|found| found.files).ok_or_else(|| {
+        let but = if partial.is_empty() {
+            String::new()
+        } else {
+            format!(", only what was cut off or still runs: {}", names(&partial))
+        };
+        Error::refused(format!(
+            "there is no whole capture{of} in {}{but}",
+            path.display()
+        ))
+    })
 }
 
-fn is_capture(files: &dyn CaptureFiles) -> Result<bool> {
-    Ok(files.list()?.iter().any(|entry| entry.name == MANIFEST))
+fn full_name(found: &Found) -> String {
+    format!("{}/{}", found.machine, found.name)
+}
+
+fn names(found: &[Found]) -> String {
+    found.iter().map(full_name).collect::<Vec<_>>().join(", ")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::manifest::MANIFEST;
     use std::fs;
 
     fn store(captures: &[&str]) -> tempfile::TempDir {
@@ -87,8 +64,8 @@ mod tests {
 
     fn found(store: &tempfile::TempDir, pick: Option<&str>) -> Result<String, String> {
         let files = find(store.path(), pick).map_err(|e| e.to_string())?;
-        let root = format!("{}/", store.path().display());
-        Ok(files.name().replace(&root, ""))
+        let root = fs::canonicalize(store.path()).unwrap();
+        Ok(files.name().replace(&format!("{}/", root.display()), ""))
     }
 
     #[test]
@@ -110,7 +87,8 @@ mod tests {
     #[test]
     fn a_partial_capture_is_refused_even_by_name() {
         let store = store(&["a/2.partial"]);
-        assert!(found(&store, None).is_err());
+        let error = found(&store, None).unwrap_err();
+        assert!(error.contains("a/2.partial"), "{error}");
         assert!(find(&store.path().join("a/2.partial"), None).is_err());
     }
 }

@@ -324,7 +324,15 @@ if [ -z "$code" ]; then
   echo "Install the package ovmf (Fedora: edk2-ovmf), or name the file in OVMF_CODE." >&2
   exit 1
 fi
+if ! [ -r "$code" ]; then
+  echo "$0: cannot read the UEFI firmware $code" >&2
+  exit 1
+fi
 vars=@VARS@
+if ! [ -w "$vars" ]; then
+  echo "$0: cannot write the UEFI variables $PWD/$vars: is this folder on a read-only medium?" >&2
+  exit 1
+fi
 "#;
 
 #[cfg(test)]
