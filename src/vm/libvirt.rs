@@ -1,7 +1,7 @@
 //! [`VmPlan`] as a libvirt domain (<https://libvirt.org/formatdomain.html>), for libvirt 8.2 and
 //! later. Sizes are in KiB throughout, because virt-v2v 2.2 takes every number for KiB.
 
-use super::{DiskBus, Hypervisor, MachineType, PlannedDisk, PlannedNic, VmFirmware, VmPlan};
+use super::{DiskBus, Hypervisor, MachineType, Named, PlannedDisk, PlannedNic, VmFirmware, VmPlan};
 use crate::inventory::RtcBasis;
 use quick_xml::Writer;
 use quick_xml::events::{BytesEnd, BytesStart, BytesText, Event};
@@ -89,7 +89,7 @@ fn sysinfo(xml: &mut Xml, plan: &VmPlan) {
     let smbios = &plan.smbios;
     // libvirt refuses any other form.
     let date = smbios.bios_date.clone().filter(|date| is_us_date(date));
-    let groups: [(&str, Vec<(&str, &Option<String>)>); 4] = [
+    let groups: [(&str, Vec<Named<'_>>); 4] = [
         (
             "bios",
             vec![

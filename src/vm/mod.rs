@@ -21,6 +21,9 @@ use std::path::{Path, PathBuf};
 /// Memory for a machine whose own amount is unknown, in KiB.
 const UNKNOWN_MEMORY_KIB: u64 = 2 * 1024 * 1024;
 
+/// A string of the firmware's name plate, by the hypervisor's name for it.
+type Named<'a> = (&'static str, &'a Option<String>);
+
 /// An image and the disk that it was taken from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VmDisk {
@@ -433,7 +436,7 @@ fn planned_nic(nic: &NicInfo) -> Option<PlannedNic> {
     let [first, _, _, _, _, _] = *bytes else {
         return None;
     };
-    (first & 1 == 0).then(|| PlannedNic {
+    (first & 1 == 0).then_some(PlannedNic {
         mac,
         model: match nic.driver.as_deref() {
             Some("virtio_net") => NicModel::Virtio,

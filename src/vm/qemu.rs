@@ -2,7 +2,7 @@
 //! itself, so the folder can be moved and copied, and chooses KVM and the UEFI firmware where it
 //! runs, not where it was written.
 
-use super::{DiskBus, MachineType, PlannedDisk, VmFirmware, VmPlan, file_name};
+use super::{DiskBus, MachineType, Named, PlannedDisk, VmFirmware, VmPlan, file_name};
 use crate::inventory::RtcBasis;
 
 /// AHCI ports of one controller; the first controller of a q35 is `ide`.
@@ -125,7 +125,7 @@ fn options(plan: &VmPlan) -> Vec<(&'static str, String)> {
 
 fn smbios(plan: &VmPlan, options: &mut Vec<(&'static str, String)>) {
     let smbios = &plan.smbios;
-    let types: [(u8, Vec<(&str, &Option<String>)>); 4] = [
+    let types: [(u8, Vec<Named<'_>>); 4] = [
         (
             0,
             vec![
