@@ -13,6 +13,7 @@
 
 #![deny(unsafe_code)]
 
+pub(crate) mod bytes;
 pub mod capture;
 pub mod cli;
 pub mod device;

@@ -28,6 +28,30 @@ impl<T: ReadAt + ?Sized> ReadAt for &T {
     }
 }
 
+impl<T: ReadAt + ?Sized> ReadAt for Box<T> {
+    fn size(&self) -> ByteLen {
+        (**self).size()
+    }
+    fn read_at(&self, offset: ByteOffset, buf: &mut [u8]) -> Result<()> {
+        (**self).read_at(offset, buf)
+    }
+    fn name(&self) -> String {
+        (**self).name()
+    }
+}
+
+impl<T: ReadAt + ?Sized> ReadAt for std::sync::Arc<T> {
+    fn size(&self) -> ByteLen {
+        (**self).size()
+    }
+    fn read_at(&self, offset: ByteOffset, buf: &mut [u8]) -> Result<()> {
+        (**self).read_at(offset, buf)
+    }
+    fn name(&self) -> String {
+        (**self).name()
+    }
+}
+
 /// Fails unless `len` bytes from `offset` on lie inside a device of `size` bytes.
 pub fn check_range(name: &str, size: ByteLen, offset: ByteOffset, len: usize) -> Result<()> {
     let end = u64::try_from(len)

@@ -1,1 +1,439 @@
-//! (to come)
+//! A capture becomes a VM. In: the files of a whole capture and the name of a target. Out: the
+//! disks, copied and proven on the way, with the target's configuration beside them
+//! (docs/import.md).
+//!
+//! Everything that can be refused is refused before the first disk is copied; what is copied lies in
+//! a folder ending in `.partial` until it is whole.
+
+mod find;
+mod libvirt;
+mod qemu;
+
+use crate::device::ReadAt;
+use crate::error::{Error, Kind, Result};
+use crate::inventory::{FirmwareKind, Machine};
+use crate::qcow2::Reader;
+use crate::report::{Progress, Report};
+use crate::store::{CaptureFiles, Digest, DiskRecord, Manifest};
+use crate::units::{ByteLen, ByteOffset};
+use crate::vm::{DiskBus, VmDisk, VmPlan};
+use crate::{say, warn};
+use sha2::Digest as _;
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+pub use find::find;
+
+/// The inventory of a capture.
+const MACHINE: &str = "machine.json";
+/// The variable store that is written beside the disks.
+const VARS: &str = "VARS.fd";
+/// The largest `machine.json` that is read: hundreds of PCI functions are some 100 KiB.
+const LARGEST_MACHINE: ByteLen = ByteLen(64 << 20);
+/// Bytes that are copied at a time.
+const PIECE_BYTES: usize = 1 << 20;
+/// What besides the disks is written, generously.
+const SMALL_FILES: u64 = 4 << 20;
+
+/// What to make of a capture.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Target {
+    /// A folder with a script that runs the machine in QEMU
+    Qemu,
+    /// A domain of libvirt
+    Libvirt,
+}
+
+/// What is asked for.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// A capture, or a store with captures.
+    pub capture: PathBuf,
+    /// Which capture of a store: `machine` or `machine/capture`.
+    pub pick: Option<String>,
+    /// What to make of it.
+    pub to: Target,
+    /// The folder for the disks; must not exist, or be empty.
+    pub out: Option<PathBuf>,
+    /// libvirt's URI.
+    pub connect: String,
+    /// Name of the VM, if not the machine's.
+    pub name: Option<String>,
+    /// One kind of controller for all disks.
+    pub disk_bus: Option<DiskBus>,
+    /// A firmware other than the recorded one.
+    pub firmware: Option<FirmwareKind>,
+}
+
+/// Imports a capture.
+///
+/// # Errors
+/// [`Kind::Refused`] before anything is written; [`Kind::Mismatch`] when a file of the capture is
+/// not what its manifest says; whatever reading, writing and the target's own programs report.
+pub fn run(options: &Options, report: &dyn Report) -> Result<()> {
+    let files = find(&options.capture, options.pick.as_deref())?;
+    let capture = Capture::read(&*files, options)?;
+    match options.to {
+        Target::Qemu => qemu::import(&capture, options, report),
+        Target::Libvirt => libvirt::import(&capture, options, report),
+    }
+}
+
+/// A capture whose small files were read and checked.
+struct Capture<'a> {
+    files: &'a dyn CaptureFiles,
+    manifest: Manifest,
+    /// With disks by their file names only.
+    plan: VmPlan,
+}
+
+impl<'a> Capture<'a> {
+    fn read(files: &'a dyn CaptureFiles, options: &Options) -> Result<Self> {
+        let (manifest, _) = Manifest::read(files)?;
+        let json = files.read_small(MACHINE, LARGEST_MACHINE)?;
+        let expected = manifest
+            .files
+            .iter()
+            .find(|file| file.name == MACHINE)
+            .ok_or_else(|| {
+                Error::corrupt(format!("the manifest does not name {MACHINE}")).on(files.name())
+            })?;
+        let found = Digest(sha2::Sha256::digest(&json).into());
+        check_digest(MACHINE, expected.sha256, found).map_err(|e| e.on(files.name()))?;
+        let machine = Machine::from_json(&json).map_err(|e| e.on(files.name()))?;
+        if manifest.disks.is_empty() {
+            return Err(Error::refused("the capture has no disk").on(files.name()));
+        }
+        let mut disks: Vec<VmDisk> = Vec::new();
+        for record in &manifest.disks {
+            check_file_name(&record.file).map_err(|e| e.on(files.name()))?;
+            if disks
+                .iter()
+                .any(|disk| disk.file == Path::new(&record.file))
+            {
+                return Err(
+                    Error::corrupt(format!("the manifest names {} twice", record.file))
+                        .on(files.name()),
+                );
+            }
+            disks.push(VmDisk {
+                file: record.file.clone().into(),
+                source: record.source.clone(),
+            });
+        }
+        let firmware = options.firmware.unwrap_or(machine.firmware.kind);
+        let mut plan = VmPlan::with_firmware(&machine, &disks, firmware);
+        if firmware == FirmwareKind::Bios {
+            plan = plan.with_boot_first(|disk| has_boot_code(files, &disk.file));
+        }
+        if let Some(name) = &options.name {
+            plan = plan.with_name(name)?;
+        }
+        if let Some(bus) = options.disk_bus {
+            plan = plan.with_disk_bus(bus);
+        }
+        Ok(Self {
+            files,
+            manifest,
+            plan,
+        })
+    }
+
+    /// Bytes that the import writes.
+    fn bytes(&self) -> u64 {
+        self.manifest
+            .disks
+            .iter()
+            .fold(SMALL_FILES, |sum, disk| sum.saturating_add(disk.file_bytes))
+    }
+
+    /// Says how the VM differs from the machine.
+    fn say_notes(&self, report: &dyn Report) {
+        for note in &self.plan.notes {
+            warn!(report, "{note}");
+        }
+    }
+}
+
+/// A folder that is being filled, under a name that cannot be taken for a result.
+#[must_use = "without commit() the folder is removed"]
+struct OutDir {
+    partial: PathBuf,
+    whole: PathBuf,
+    committed: bool,
+}
+
+impl OutDir {
+    /// Makes `<whole>.partial`.
+    ///
+    /// # Errors
+    /// [`Kind::Refused`] when there is something at `whole`, an earlier attempt beside it, or less
+    /// room than `bytes`.
+    fn begin(whole: &Path, bytes: u64) -> Result<Self> {
+        let whole = std::path::absolute(whole)
+            .map_err(|e| Error::io(format!("finding {}", whole.display()), e))?;
+        let occupied = match fs::read_dir(&whole) {
+            Ok(mut entries) => entries.next().is_some(),
+            Err(e) => e.kind() != std::io::ErrorKind::NotFound,
+        };
+        if occupied {
+            return Err(Error::refused(format!(
+                "{} exists already and is not an empty directory",
+                whole.display()
+            ))
+            .advise("Nothing is ever overwritten: name another place with --out"));
+        }
+        let (Some(parent), Some(name)) = (whole.parent(), whole.file_name()) else {
+            return Err(Error::refused(format!(
+                "{} cannot be made",
+                whole.display()
+            )));
+        };
+        fs::create_dir_all(parent)
+            .map_err(|e| Error::io(format!("making {}", parent.display()), e))?;
+        check_room(parent, bytes)?;
+        let mut partial = name.to_owned();
+        partial.push(".partial");
+        let partial = parent.join(partial);
+        fs::create_dir(&partial).map_err(|e| match e.kind() {
+            std::io::ErrorKind::AlreadyExists => Error::refused(format!(
+                "{} is there: an import that runs, or one that was cut off",
+                partial.display()
+            ))
+            .advise("Delete it if no import runs"),
+            _ => Error::io(format!("making {}", partial.display()), e),
+        })?;
+        Ok(Self {
+            partial,
+            whole,
+            committed: false,
+        })
+    }
+
+    /// Where the file will be once all is whole.
+    fn final_path(&self, name: impl AsRef<Path>) -> PathBuf {
+        self.whole.join(name)
+    }
+
+    /// Writes a small file with these permissions.
+    fn write(&self, name: &str, bytes: &[u8], mode: u32) -> Result<()> {
+        use std::os::unix::fs::OpenOptionsExt;
+        let path = self.partial.join(name);
+        File::options()
+            .write(true)
+            .create_new(true)
+            .mode(mode)
+            .open(&path)
+            .and_then(|mut file| {
+                file.write_all(bytes)?;
+                file.sync_all()
+            })
+            .map_err(|e| Error::io(format!("writing {}", path.display()), e))
+    }
+
+    /// Gives the folder its name.
+    fn commit(mut self) -> Result<PathBuf> {
+        // Replaces an empty directory and nothing else (rename(2)).
+        fs::rename(&self.partial, &self.whole).map_err(|e| {
+            Error::io(
+                format!(
+                    "renaming {} to {}",
+                    self.partial.display(),
+                    self.whole.display()
+                ),
+                e,
+            )
+        })?;
+        self.committed = true;
+        Ok(self.whole.clone())
+    }
+}
+
+impl Drop for OutDir {
+    fn drop(&mut self) {
+        if !self.committed {
+            // Half an import is of no use; what cannot be removed is named `.partial`.
+            let _ = fs::remove_dir_all(&self.partial);
+        }
+    }
+}
+
+/// Refuses a filesystem without room, with both numbers.
+fn check_room(dir: &Path, bytes: u64) -> Result<()> {
+    let stat = rustix::fs::statvfs(dir)
+        .map_err(|e| Error::io(format!("asking how much room {} has", dir.display()), e))?;
+    let free = stat.f_bavail.saturating_mul(stat.f_frsize);
+    if free < bytes {
+        return Err(Error::refused(format!(
+            "{} has room for {} and the import needs {}",
+            dir.display(),
+            ByteLen(free),
+            ByteLen(bytes)
+        ))
+        .advise("Name another place with --out"));
+    }
+    Ok(())
+}
+
+/// Copies all disks; each is compared with its digest on the way.
+fn copy_disks(capture: &Capture<'_>, out: &OutDir, report: &dyn Report) -> Result<()> {
+    for record in &capture.manifest.disks {
+        report.begin(
+            &format!("copying {}", record.file),
+            ByteLen(record.file_bytes),
+        );
+        let result = copy_disk(capture.files, record, out, report);
+        report.end();
+        result?;
+        say!(
+            report,
+            "{} is copied and its digest is right ({})",
+            record.file,
+            ByteLen(record.file_bytes)
+        );
+    }
+    Ok(())
+}
+
+fn copy_disk(
+    files: &dyn CaptureFiles,
+    record: &DiskRecord,
+    out: &OutDir,
+    report: &dyn Report,
+) -> Result<()> {
+    let source = files.open(&record.file)?;
+    let size = source.size();
+    if size != ByteLen(record.file_bytes) {
+        return Err(Error::new(
+            Kind::Mismatch,
+            format!(
+                "{} has {} bytes, the manifest says {}",
+                record.file, size.0, record.file_bytes
+            ),
+        )
+        .on(files.name()));
+    }
+    check_image(&*source, record)?;
+    let path = out.partial.join(&record.file);
+    let writing = |e: std::io::Error| Error::io(format!("writing {}", path.display()), e);
+    let mut target = File::create_new(&path).map_err(writing)?;
+    let mut hasher = sha2::Sha256::new();
+    let mut piece = vec![0; PIECE_BYTES];
+    let mut at = 0_u64;
+    while at < size.0 {
+        let left = usize::try_from(size.0 - at).unwrap_or(PIECE_BYTES);
+        let now = &mut piece[..left.min(PIECE_BYTES)];
+        source.read_at(ByteOffset(at), now)?;
+        hasher.update(&*now);
+        target.write_all(now).map_err(writing)?;
+        at += u64::try_from(now.len()).unwrap_or(0);
+        report.progress(Progress {
+            done: ByteLen(at),
+            total: size,
+            written: ByteLen(at),
+        });
+    }
+    target.sync_all().map_err(writing)?;
+    check_digest(&record.file, record.sha256, Digest::of_sha256(hasher))
+        .map_err(|e| e.on(files.name()))
+}
+
+/// An image from a stranger must not make QEMU open other files of this host: no backing file, no
+/// external data file. And it must be of the disk that the manifest speaks of.
+fn check_image(source: &dyn ReadAt, record: &DiskRecord) -> Result<()> {
+    let virtual_size = Reader::open(source)?.header().virtual_size;
+    if virtual_size != ByteLen(record.virtual_size_bytes) {
+        return Err(Error::new(
+            Kind::Mismatch,
+            format!(
+                "{} is of a disk of {} bytes, the manifest says {}",
+                record.file, virtual_size.0, record.virtual_size_bytes
+            ),
+        ));
+    }
+    Ok(())
+}
+
+/// Whether the disk's first sector is one that a BIOS starts: the signature 55AAh and code in front
+/// of the partition table. An image that cannot be read is found out while copying.
+fn has_boot_code(files: &dyn CaptureFiles, name: &Path) -> bool {
+    let mut sector = [0; 512];
+    let read = files
+        .open(&name.to_string_lossy())
+        .and_then(Reader::open)
+        .and_then(|image| image.read_at(ByteOffset(0), &mut sector));
+    read.is_ok() && sector.ends_with(&[0x55, 0xaa]) && sector[..440].iter().any(|b| *b != 0)
+}
+
+fn check_digest(name: &str, expected: Digest, found: Digest) -> Result<()> {
+    if expected == found {
+        return Ok(());
+    }
+    Err(Error::new(
+        Kind::Mismatch,
+        format!(
+            "{name} is not what was captured: its SHA-256 is {found}, the manifest says {expected}"
+        ),
+    )
+    .advise("Run haulier verify on the capture, and copy it again from the stick"))
+}
+
+/// The manifest may be a stranger's: a disk's name is a plain file name in the capture, and one
+/// that is harmless in scripts and configurations.
+fn check_file_name(name: &str) -> Result<()> {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b"._-".contains(&b);
+    if name.bytes().all(plain) && name.starts_with(|c: char| c.is_ascii_alphanumeric()) {
+        return Ok(());
+    }
+    Err(Error::corrupt(format!(
+        "the manifest names a disk {name:?}, which is no name of a disk's file"
+    )))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_that_leave_the_folder_or_end_a_word_are_refused() {
+        for name in [
+            "", "..", "../x", "a/b", "-x", "a b", "a'b", "a,b", "a\nb", "$(id)",
+        ] {
+            assert!(check_file_name(name).is_err(), "{name:?}");
+        }
+        assert!(check_file_name("disk-0.qcow2").is_ok());
+    }
+
+    #[test]
+    fn a_folder_that_is_not_empty_is_refused_and_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("precious"), "x").unwrap();
+        let error = OutDir::begin(dir.path(), 0).err().unwrap();
+        assert_eq!(error.kind(), Kind::Refused);
+        assert!(dir.path().join("precious").exists());
+    }
+
+    #[test]
+    fn no_room_is_refused_with_both_numbers() {
+        let dir = tempfile::tempdir().unwrap();
+        let out = dir.path().join("vm");
+        let error = OutDir::begin(&out, u64::MAX).err().unwrap();
+        assert_eq!(error.kind(), Kind::Refused);
+        let text = error.to_string();
+        assert!(
+            text.contains("has room for") && text.contains("needs"),
+            "{text}"
+        );
+        assert!(!out.exists());
+    }
+
+    #[test]
+    fn a_folder_that_is_not_committed_leaves_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let out = OutDir::begin(&dir.path().join("vm"), 0).unwrap();
+        out.write("run.sh", b"", 0o755).unwrap();
+        drop(out);
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
+}

@@ -1,1 +1,27 @@
-//! (to come)
+//! The files of captures. In: a directory, or a stick that nobody mounted, and images that
+//! [`crate::qcow2`] wrote. Out: a capture that is whole or visibly not, a manifest in which every
+//! bit of it has a digest, and the proof that what is stored is what was read.
+//!
+//! What a capture contains and what its manifest says: `docs/capture-files.md`.
+
+pub mod chunks;
+pub mod digest;
+mod ext4;
+pub mod fault;
+pub mod files;
+pub mod layout;
+pub mod list;
+pub mod manifest;
+pub mod medium;
+mod scan;
+mod tee;
+pub mod verify;
+
+pub use chunks::{CHUNK_BYTES, ChunkDigests, ChunkList, chunk_digest};
+pub use digest::Digest;
+pub use fault::{Fault, Faults};
+pub use files::{CaptureFiles, DirFiles, FileEntry, FileReader};
+pub use layout::{CaptureDir, machine_name};
+pub use list::{List, list};
+pub use manifest::{DiskRecord, FileRecord, Manifest};
+pub use verify::{CaptureVerdict, Verdict, seal, verify, verify_path};

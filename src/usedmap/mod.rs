@@ -1,1 +1,22 @@
-//! (to come)
+//! Used maps: which bytes of a disk are worth reading. In: a disk and its partition table. Out: a
+//! [`DiskMap`], region by region with the reason for each decision, and the extents that a capture
+//! reads.
+//!
+//! One rule stands above all: a map never loses a block. Only a filesystem that is clean, whole and
+//! fully understood is reduced to its used blocks; unknown, damaged, dirty or unsupported content
+//! is copied except where it is zero, and the region says why.
+//!
+//! `identify` names what is in a volume, one folder or file a filesystem answers which of its bytes
+//! are in use (`ext`, `swap`), `disk` puts the answers together.
+
+mod collect;
+mod disk;
+pub mod ext;
+pub mod identify;
+mod region;
+mod swap;
+mod text;
+mod volume;
+
+pub use disk::{DiskInfo, DiskMap};
+pub use region::{Policy, Region, RegionKind, State};

@@ -1,2 +1,66 @@
-//! The project's own commands: `cargo xtask demo`, `test`, `image`.
-fn main() {}
+//! The project's own commands: in comes a checkout, out come an image, a demonstration, a verdict.
+
+mod demo;
+mod image;
+mod steps;
+mod test;
+
+use clap::{Parser, Subcommand};
+use haulier_testbed::setup::{self, Purpose};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// Haulier's own commands for building, showing and testing it
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", max_term_width = 80)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Install the packages that building and testing need
+    Setup,
+    /// Make the stick image
+    Image {
+        /// First fix the newest Debian packages in the lock file
+        #[arg(long)]
+        relock: bool,
+        /// Where the image goes [default: target/haulier.img]
+        #[arg(long, value_name = "FILE")]
+        out: Option<PathBuf>,
+    },
+    /// Show the whole journey: capture a server, import it, boot it
+    Demo {
+        /// Leave the screen to you: press Enter yourself
+        #[arg(long)]
+        interactive: bool,
+    },
+    /// Run everything that CI runs
+    Test {
+        /// Only steps whose name contains this text
+        filter: Option<String>,
+    },
+}
+
+fn main() -> ExitCode {
+    let done = match Cli::parse().command {
+        Command::Setup => setup::ensure(&Purpose::ALL, &say),
+        Command::Image { relock, out } => image::run(relock, out),
+        Command::Demo { interactive } => demo::run(interactive),
+        Command::Test { filter } => test::run(filter.as_deref()),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// A line for the person.
+fn say(line: &str) {
+    println!("{line}");
+}

@@ -1,5 +1,12 @@
 //! The one way in which the engine shows what it does. Bars, plain lines, quiet and the test
 //! recorder are implementations; the engine never prints.
+//!
+//! In: what the stations do. Out: [`plain::PlainLines`] for logs and dumb terminals,
+//! [`bars::Bars`] for people, [`log::Log`] for the record, [`Tee`] for several at once.
+
+pub mod bars;
+pub mod log;
+pub mod plain;
 
 use crate::units::ByteLen;
 use std::fmt;
@@ -51,6 +58,25 @@ impl Report for Quiet {
     fn begin(&self, _: &str, _: ByteLen) {}
     fn progress(&self, _: Progress) {}
     fn end(&self) {}
+}
+
+/// Passes everything on to each of several.
+#[derive(Default)]
+pub struct Tee<'a>(pub Vec<&'a dyn Report>);
+
+impl Report for Tee<'_> {
+    fn line(&self, level: Level, text: fmt::Arguments<'_>) {
+        self.0.iter().for_each(|report| report.line(level, text));
+    }
+    fn begin(&self, task: &str, total: ByteLen) {
+        self.0.iter().for_each(|report| report.begin(task, total));
+    }
+    fn progress(&self, progress: Progress) {
+        self.0.iter().for_each(|report| report.progress(progress));
+    }
+    fn end(&self) {
+        self.0.iter().for_each(|report| report.end());
+    }
 }
 
 /// Keeps every line, for tests and for the screen's last words.

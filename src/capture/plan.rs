@@ -1,0 +1,172 @@
+//! What a capture would read and write. Writes nothing.
+
+use super::copy::chunks_of;
+use super::read::ChunkReader;
+use crate::device::{Disk, DiskIdentity, ReadAt};
+use crate::error::{Error, Result};
+use crate::extent::Extent;
+use crate::qcow2::{CLUSTER_BYTES, Compression, Encoded, Encoder};
+use crate::units::ByteLen;
+use crate::usedmap::{DiskInfo, DiskMap};
+use serde::Serialize;
+
+/// How many clusters of a disk are compressed to tell how large its image will be.
+const SAMPLES: usize = 256;
+
+/// What is needed on the medium besides the images: tables, manifest, log.
+const OVERHEAD_BYTES: u64 = 4 << 20;
+
+/// A disk's part of the plan.
+#[derive(Debug, Serialize)]
+pub struct DiskPlan {
+    /// Which disk.
+    pub disk: DiskIdentity,
+    /// Its used map.
+    #[serde(skip)]
+    pub map: DiskMap,
+    /// How much is read of it.
+    pub read_bytes: u64,
+    /// How large its image will be, from samples.
+    pub estimated_image_bytes: u64,
+}
+
+/// What a capture would read and write.
+#[derive(Debug, Serialize)]
+pub struct Plan {
+    /// Schema version.
+    pub version: u32,
+    /// Disk by disk.
+    pub disks: Vec<DiskPlan>,
+    /// How much is read in all.
+    pub read_bytes: u64,
+    /// How much will be written, from samples.
+    pub estimated_bytes: u64,
+    /// How much is written if nothing can be compressed and nothing is zero.
+    pub worst_case_bytes: u64,
+    /// How much is free on the medium.
+    pub free_bytes: u64,
+}
+
+impl Plan {
+    /// Reads the maps of `disks` and samples of their content. `free` is what the medium has left.
+    pub fn new(disks: &[Disk], free: ByteLen, compression: Compression) -> Result<Self> {
+        let disks = disks
+            .iter()
+            .map(|disk| DiskPlan::new(disk, compression))
+            .collect::<Result<Vec<_>>>()?;
+        let sum = |of: fn(&DiskPlan) -> u64| disks.iter().map(of).fold(0_u64, u64::saturating_add);
+        let read_bytes = sum(|disk| disk.read_bytes);
+        Ok(Self {
+            version: 1,
+            read_bytes,
+            estimated_bytes: sum(|disk| disk.estimated_image_bytes).saturating_add(OVERHEAD_BYTES),
+            // L2 entries and refcounts: 10 bytes a cluster.
+            worst_case_bytes: read_bytes
+                .saturating_add(read_bytes / 4096)
+                .saturating_add(OVERHEAD_BYTES),
+            free_bytes: free.0,
+            disks,
+        })
+    }
+
+    /// Refuses a capture that will not fit, with both numbers.
+    pub fn refuse_if_too_large(&self, medium: &str) -> Result<()> {
+        if self.estimated_bytes <= self.free_bytes {
+            return Ok(());
+        }
+        Err(Error::refused(format!(
+            "no room on {medium}: the capture needs about {} ({} bytes) and {} ({} bytes) are free",
+            ByteLen(self.estimated_bytes),
+            self.estimated_bytes,
+            ByteLen(self.free_bytes),
+            self.free_bytes
+        ))
+        .advise("Use a larger stick, choose fewer disks, or move finished captures off the stick"))
+    }
+
+    /// Whether it might not fit after all, should the samples have been lucky.
+    pub fn is_tight(&self) -> bool {
+        self.worst_case_bytes > self.free_bytes
+    }
+
+    /// A few lines for people.
+    pub fn to_text(&self) -> String {
+        let mut text = String::new();
+        for disk in &self.disks {
+            text.push_str(&format!(
+                "{}\n  read {} of {}, image about {}\n",
+                disk.disk.describe(),
+                ByteLen(disk.read_bytes),
+                ByteLen(disk.disk.size_bytes),
+                ByteLen(disk.estimated_image_bytes)
+            ));
+        }
+        text.push_str(&format!(
+            "In all: about {} to write (at most {}), {} free\n",
+            ByteLen(self.estimated_bytes),
+            ByteLen(self.worst_case_bytes),
+            ByteLen(self.free_bytes)
+        ));
+        text
+    }
+}
+
+impl DiskPlan {
+    fn new(disk: &Disk, compression: Compression) -> Result<Self> {
+        let identity = disk.identity();
+        let map = DiskMap::of(disk, DiskInfo::from(identity))?;
+        let used = &map.extents;
+        let read_bytes = used.total().0;
+        let clusters: Vec<Extent> = sample_places(disk, &map);
+        let mut encoder = Encoder::new(compression)?;
+        let mut reader = ChunkReader::new(disk, used, identity.logical_sector_bytes);
+        let mut buf = vec![0; CLUSTER_BYTES];
+        let (mut sampled, mut encoded) = (0_u64, 0_u64);
+        for place in clusters {
+            let len = usize::try_from(place.len().0).unwrap_or(CLUSTER_BYTES);
+            let Some(buf) = buf.get_mut(..len) else {
+                continue;
+            };
+            let read = reader.fill(place, buf)?;
+            sampled = sampled.saturating_add(read.0);
+            encoded = encoded.saturating_add(match encoder.encode(buf) {
+                Encoded::Zero => 0,
+                Encoded::Compressed(bytes) | Encoded::Plain(bytes) => {
+                    u64::try_from(bytes.len()).unwrap_or(u64::MAX)
+                }
+            });
+        }
+        let ratio_of = |bytes: u64| {
+            u128::from(bytes)
+                .saturating_mul(u128::from(encoded))
+                .checked_div(u128::from(sampled))
+                .and_then(|estimate| u64::try_from(estimate).ok())
+                .unwrap_or(bytes)
+        };
+        Ok(Self {
+            disk: identity.clone(),
+            estimated_image_bytes: ratio_of(read_bytes).saturating_add(read_bytes / 4096),
+            read_bytes,
+            map,
+        })
+    }
+}
+
+/// Clusters spread evenly over what is read, one in the middle of each n-th used chunk's first run.
+fn sample_places(disk: &Disk, map: &DiskMap) -> Vec<Extent> {
+    let used = &map.extents;
+    let chunks: Vec<Extent> = chunks_of(used, disk.size()).collect();
+    let step = chunks.len().div_ceil(SAMPLES).max(1);
+    let cluster = u64::try_from(CLUSTER_BYTES).unwrap_or(u64::MAX);
+    chunks
+        .iter()
+        .step_by(step)
+        .enumerate()
+        .filter_map(|(turn, chunk)| {
+            let runs: Vec<Extent> = used.within(*chunk).collect();
+            let run = runs.get(turn.checked_rem(runs.len())?)?;
+            let start = run.start().0 / cluster * cluster;
+            Extent::between(start, start.saturating_add(cluster).min(disk.size().0))
+        })
+        .collect()
+}

@@ -1,0 +1,171 @@
+//! What each command does, in the terms of the stations.
+
+use super::args::{CaptureOptions, Command, ImportArgs};
+use crate::capture::{self, Plan, Request};
+use crate::device::Disk;
+use crate::error::{Error, Kind, Result};
+use crate::exit::Exit;
+use crate::inventory::Machine;
+use crate::report::bars::Bars;
+use crate::report::log::Log;
+use crate::report::plain::PlainLines;
+use crate::report::{Report, Tee};
+use crate::store;
+use crate::units::{ByteLen, SectorSize};
+use crate::usedmap::{DiskInfo, DiskMap};
+use crate::{import, say, warn};
+use serde::Serialize;
+use std::io::{IsTerminal, Write, stderr, stdout};
+use std::path::{Path, PathBuf};
+
+/// Runs one command.
+pub(super) fn run(command: Command) -> Result<Exit> {
+    match command {
+        Command::Inventory { json } => inventory(json),
+        Command::Map {
+            disk,
+            json,
+            sector_size,
+        } => map(&disk, json, sector_size),
+        Command::Plan { to, json, options } => plan(&to, json, &options),
+        Command::Capture { to, options } => capture(to, options),
+        Command::List { store, json } => list(&store, json),
+        Command::Verify { store } => verify(&store),
+        Command::Import(args) => import(args),
+        Command::Appliance(_) => Err(Error::new(Kind::Unsupported, "the appliance runs apart")),
+    }
+}
+
+/// Writes a result to standard output; a reader that went away (`| head`) is no failure.
+fn print(text: &str) -> Result<()> {
+    match stdout()
+        .write_all(text.as_bytes())
+        .and_then(|()| stdout().flush())
+    {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(Error::io("writing to standard output", error))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn print_json(value: &impl Serialize) -> Result<()> {
+    let mut text = serde_json::to_string_pretty(value)
+        .map_err(|e| Error::corrupt("writing the result as JSON").because(e))?;
+    text.push('\n');
+    print(&text)
+}
+
+/// Bars for a person, lines for a pipe or a dumb terminal.
+fn report() -> Box<dyn Report> {
+    let dumb = std::env::var_os("TERM").is_none_or(|term| term == "dumb");
+    if stderr().is_terminal() && !dumb {
+        Box::new(Bars::stderr())
+    } else {
+        Box::new(PlainLines::new(stderr()))
+    }
+}
+
+fn inventory(json: bool) -> Result<Exit> {
+    let machine = Machine::read(Path::new("/"));
+    if json {
+        print_json(&machine)?
+    } else {
+        print(&machine.to_text())?
+    }
+    Ok(Exit::Done)
+}
+
+fn map(path: &Path, json: bool, sector_size: u32) -> Result<Exit> {
+    let sector = SectorSize::new(sector_size)
+        .ok_or_else(|| Error::refused(format!("a sector cannot have {sector_size} bytes")))?;
+    let disk = Disk::open(path)?.with_sector_size(sector);
+    let map = DiskMap::of(&disk, DiskInfo::from(disk.identity()))?;
+    if json {
+        print_json(&map)?
+    } else {
+        print(&map.render_text())?
+    }
+    Ok(Exit::Done)
+}
+
+/// Opens what `--disk` names.
+fn open_disks(options: &CaptureOptions) -> Result<Vec<Disk>> {
+    if options.disks.is_empty() {
+        return Err(Error::refused("no disk was named").advise(
+            "Name each with --disk: a device (/dev/sda), an image file, or a serial number; \
+             'haulier inventory' shows them",
+        ));
+    }
+    let known: Vec<PathBuf> = Machine::read(Path::new("/"))
+        .disks
+        .iter()
+        .map(|disk| disk.device())
+        .collect();
+    capture::find_disks(&options.disks, &known)
+}
+
+fn plan(to: &Path, json: bool, options: &CaptureOptions) -> Result<Exit> {
+    let disks = open_disks(options)?;
+    for disk in &disks {
+        disk.refuse_if_in_use()?;
+    }
+    let plan = Plan::new(&disks, capture::free_space(to)?, options.compression)?;
+    if json {
+        print_json(&plan)?
+    } else {
+        print(&plan.to_text())?
+    }
+    plan.refuse_if_too_large(&to.display().to_string())?;
+    Ok(Exit::Done)
+}
+
+fn capture(to: PathBuf, options: CaptureOptions) -> Result<Exit> {
+    let log = Log::new();
+    let shown = report();
+    let report = Tee(vec![shown.as_ref(), &log]);
+    let request = Request {
+        machine: Machine::read(Path::new("/")),
+        disks: open_disks(&options)?,
+        medium: to.display().to_string(),
+        store: to,
+        options,
+    };
+    let outcome = capture::run(&request, &log, &report)?;
+    print(&format!("{}\n", outcome.directory.display()))?;
+    if outcome.bad_bytes > ByteLen::ZERO {
+        warn!(
+            report,
+            "{} could not be read: see bad_ranges in manifest.json", outcome.bad_bytes
+        );
+        return Ok(Exit::Damage);
+    }
+    Ok(Exit::Done)
+}
+
+fn list(path: &Path, json: bool) -> Result<Exit> {
+    let list = store::list(path)?;
+    if json {
+        print_json(&list)?
+    } else {
+        print(&list.to_text())?
+    }
+    Ok(Exit::Done)
+}
+
+fn verify(path: &Path) -> Result<Exit> {
+    let report = report();
+    let verdict = store::verify_path(path, report.as_ref())?;
+    if verdict.is_proven() {
+        say!(report, "{}", verdict.to_text());
+        Ok(Exit::Done)
+    } else {
+        Err(Error::new(Kind::Mismatch, verdict.to_text()))
+    }
+}
+
+fn import(args: ImportArgs) -> Result<Exit> {
+    let report = report();
+    import::run(&args.into(), report.as_ref())?;
+    Ok(Exit::Done)
+}

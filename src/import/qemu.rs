@@ -1,0 +1,31 @@
+//! A folder that runs: the disks, the UEFI variables and `run.sh`.
+
+use super::{Capture, Options, OutDir, VARS, copy_disks};
+use crate::error::Result;
+use crate::report::Report;
+use crate::say;
+use crate::vm::qemu::run_script;
+use std::path::PathBuf;
+
+/// The script.
+const RUN: &str = "run.sh";
+
+pub(super) fn import(capture: &Capture<'_>, options: &Options, report: &dyn Report) -> Result<()> {
+    let mut plan = capture.plan.clone();
+    let out = options
+        .out
+        .clone()
+        .unwrap_or_else(|| PathBuf::from(&plan.name));
+    let vars = plan.varstore()?;
+    let dir = OutDir::begin(&out, capture.bytes())?;
+    capture.say_notes(report);
+    copy_disks(capture, &dir, report)?;
+    if let Some(vars) = vars {
+        dir.write(VARS, &vars, 0o644)?;
+        plan.nvram = Some(VARS.into());
+    }
+    dir.write(RUN, run_script(&plan).as_bytes(), 0o755)?;
+    let whole = dir.commit()?;
+    say!(report, "To run it: {}", whole.join(RUN).display());
+    Ok(())
+}

@@ -1,0 +1,223 @@
+//! The inventory as a technician reads it on a 80x24 console.
+
+use super::{FirmwareKind, Machine, Smbios};
+use crate::units::ByteLen;
+
+/// Columns of the narrowest console: the last one stays free, because writing it wraps on some.
+const WIDTH: usize = 79;
+/// Where the values begin.
+const INDENT: usize = 10;
+/// Rows of a table before the rest is only counted, so that a common machine fits 24 lines.
+const ROWS: usize = 10;
+
+pub(super) fn machine(machine: &Machine) -> String {
+    let mut text = String::new();
+    line(&mut text, "Machine:", &name(machine));
+    line(&mut text, "Firmware:", &firmware(machine));
+    line(&mut text, "CPU:", &cpu(machine));
+    line(&mut text, "Memory:", &memory(machine));
+    table(
+        &mut text,
+        "Disks:",
+        "none found: is the controller's RAID mode on, or its driver missing?",
+        Some(2),
+        machine
+            .disks
+            .iter()
+            .enumerate()
+            .map(|(index, disk)| {
+                vec![
+                    index.to_string(),
+                    disk.device().display().to_string(),
+                    disk.model.clone().unwrap_or_else(|| "-".into()),
+                    clipped(disk.serial.as_deref().unwrap_or("-"), 20),
+                    if disk.size_bytes == 0 {
+                        "no medium".into()
+                    } else {
+                        ByteLen(disk.size_bytes).to_string()
+                    },
+                    disk.bus.to_string(),
+                ]
+            })
+            .collect(),
+    );
+    table(
+        &mut text,
+        "Network:",
+        "no card found",
+        None,
+        machine
+            .nics
+            .iter()
+            .map(|nic| {
+                vec![
+                    nic.name.clone(),
+                    nic.mac.clone().unwrap_or_else(|| "-".into()),
+                    nic.driver.clone().unwrap_or_else(|| "no driver".into()),
+                    match (nic.link, nic.speed_mbit) {
+                        (Some(true), Some(speed)) => format!("link, {speed} Mbit/s"),
+                        (Some(true), None) => "link".into(),
+                        (Some(false), _) => "no link".into(),
+                        (None, _) => "down".into(),
+                    },
+                ]
+            })
+            .collect(),
+    );
+    text
+}
+
+fn name(machine: &Machine) -> String {
+    let Smbios {
+        manufacturer,
+        product,
+        serial,
+        ..
+    } = &machine.smbios;
+    let mut words: Vec<&str> = [manufacturer, product]
+        .into_iter()
+        .filter_map(Option::as_deref)
+        .collect();
+    if words.is_empty() {
+        words.push("unknown model");
+    }
+    let mut text = words.join(" ");
+    if let Some(serial) = serial {
+        text += &format!(", serial {serial}");
+    }
+    text
+}
+
+fn firmware(machine: &Machine) -> String {
+    let firmware = &machine.firmware;
+    let mut facts = vec![firmware.kind.to_string()];
+    if firmware.kind == FirmwareKind::Uefi {
+        facts.push(
+            match firmware.secure_boot {
+                Some(true) => "Secure Boot on",
+                Some(false) => "Secure Boot off",
+                None => "Secure Boot unknown",
+            }
+            .into(),
+        );
+    }
+    let smbios = &machine.smbios;
+    let version = [&smbios.bios_vendor, &smbios.bios_version]
+        .into_iter()
+        .filter_map(Option::as_deref)
+        .collect::<Vec<_>>()
+        .join(" ");
+    if !version.is_empty() {
+        facts.push(version);
+    }
+    if let Some(tpm) = &machine.tpm {
+        facts.push(format!(
+            "TPM {}",
+            tpm.version.as_deref().unwrap_or("present")
+        ));
+    }
+    facts.join(", ")
+}
+
+fn cpu(machine: &Machine) -> String {
+    let cpu = &machine.cpu;
+    let plural = |count: u32, thing: &str| match count {
+        1 => format!("1 {thing}"),
+        _ => format!("{count} {thing}s"),
+    };
+    format!(
+        "{}, {}, {}, {}",
+        clipped(cpu.model.as_deref().unwrap_or("unknown model"), 34),
+        plural(cpu.sockets, "socket"),
+        plural(cpu.sockets.saturating_mul(cpu.cores_per_socket), "core"),
+        plural(cpu.threads(), "thread"),
+    )
+}
+
+/// Memory in binary units, as the modules are sold.
+fn memory(machine: &Machine) -> String {
+    let memory = &machine.memory;
+    let gib = |bytes: u64| {
+        let tenths = bytes.saturating_mul(10) / (1 << 30);
+        format!("{}.{} GiB", tenths / 10, tenths % 10)
+    };
+    match (memory.installed_bytes, memory.usable_bytes) {
+        (Some(installed), Some(usable)) => {
+            format!("{} installed, {} usable", gib(installed), gib(usable))
+        }
+        (Some(bytes), None) => format!("{} installed", gib(bytes)),
+        (None, Some(bytes)) => format!("{} usable", gib(bytes)),
+        (None, None) => "unknown".into(),
+    }
+}
+
+/// One labelled line, cut at the edge of the screen.
+fn line(text: &mut String, label: &str, value: &str) {
+    let line = format!("{label:<INDENT$}{}", printable(value));
+    *text += &clipped(&line, WIDTH);
+    text.push('\n');
+}
+
+/// Rows in columns, the label before the first one. All rows have the same number of cells.
+fn table(
+    text: &mut String,
+    label: &str,
+    empty: &str,
+    elastic: Option<usize>,
+    rows: Vec<Vec<String>>,
+) {
+    if rows.is_empty() {
+        return line(text, label, empty);
+    }
+    let shown = if rows.len() > ROWS {
+        ROWS - 1
+    } else {
+        rows.len()
+    };
+    let mut widths = vec![0_usize; rows.iter().map(Vec::len).max().unwrap_or(0)];
+    for row in rows.iter().take(shown) {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = (*width).max(printable(cell).chars().count());
+        }
+    }
+    // The column that may be long gives way, so that what stands behind it stays on the screen.
+    if let Some(elastic) = elastic {
+        let others: usize = widths.iter().map(|width| width + 1).sum::<usize>() - widths[elastic];
+        widths[elastic] = widths[elastic].min((WIDTH - INDENT).saturating_sub(others).max(8));
+    }
+    for (index, row) in rows.iter().take(shown).enumerate() {
+        let cells: Vec<String> = row
+            .iter()
+            .zip(&widths)
+            .map(|(cell, &width)| format!("{:<width$}", clipped(&printable(cell), width)))
+            .collect();
+        let label = if index == 0 { label } else { "" };
+        line(text, label, cells.join(" ").trim_end());
+    }
+    if shown < rows.len() {
+        line(text, "", &format!("and {} more", rows.len() - shown));
+    }
+}
+
+/// A vendor's string must not steer the terminal.
+fn printable(text: &str) -> String {
+    text.chars()
+        .map(|c| {
+            if c.is_ascii_graphic() || c == ' ' {
+                c
+            } else {
+                '?'
+            }
+        })
+        .collect()
+}
+
+/// At most `width` characters, the last a `~` if something was cut.
+fn clipped(text: &str, width: usize) -> String {
+    if text.chars().count() <= width {
+        return text.to_owned();
+    }
+    let mut cut: String = text.chars().take(width.saturating_sub(1)).collect();
+    cut.push('~');
+    cut
+}

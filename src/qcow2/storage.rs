@@ -1,0 +1,24 @@
+//! What an image is written to: a file, or in tests something that fails when told to.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+
+/// Takes bytes at offsets and can be told to make them durable.
+pub trait Storage {
+    /// Writes all of `bytes` at `offset`; a short write is an error.
+    fn write_all_at(&mut self, bytes: &[u8], offset: u64) -> io::Result<()>;
+
+    /// Returns when all that was written is on the medium.
+    fn sync(&mut self) -> io::Result<()>;
+}
+
+impl Storage for File {
+    fn write_all_at(&mut self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        FileExt::write_all_at(self, bytes, offset)
+    }
+
+    fn sync(&mut self) -> io::Result<()> {
+        self.sync_all()
+    }
+}

@@ -1,0 +1,356 @@
+//! The writer: appends, and nothing else. Host offsets only grow, so a slow stick sees large
+//! sequential writes; the header comes last, so a file cut short at any write has no magic.
+//!
+//! What is in memory does not grow with the disk: L2 tables and refcount blocks that are final
+//! are written between the data, a few hundred at a time; only the L1 table (8 bytes per 512 MiB)
+//! stays.
+
+use super::encode::{Compression, Encoded};
+use super::entry::{COPIED, Mapping};
+use super::header::{CompressionType, HEADER_BYTES, Header, MAX_L1_BYTES, l1_entries_for};
+use super::refcount::Refcounts;
+use super::{CLUSTER, CLUSTER_BITS, CLUSTER_BYTES, GuestCluster, HostOffset, Storage};
+use crate::error::{Error, Kind, Result};
+use crate::units::ByteLen;
+use std::fs::File;
+
+/// Every write but the last ends at a multiple of this: whole erase blocks of most sticks.
+const WRITE_BYTES: u64 = 4 << 20;
+
+/// L2 entries in a table: it covers 512 MiB of the disk.
+const L2_ENTRIES: u64 = CLUSTER / 8;
+
+/// Tables that are kept back so that they lie together (16 MiB): their reader seeks less.
+const TABLES_KEPT: usize = 256;
+
+/// A plain cluster must lie at a multiple of the cluster size, a compressed one need not. Where
+/// both kinds alternate, filling up each time would cost what compression gains, so plain ones
+/// wait until this many are together …
+const PLAIN_KEPT: usize = 32;
+
+/// … or this many bytes of compressed ones were written since the first of them.
+const PLAIN_KEPT_FOR: u64 = 4 << 20;
+
+/// No compressor makes 64 KiB of anything shorter; refcounts of 16 bits rely on it.
+const SHORTEST_STREAM: usize = 9;
+
+/// What was written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Finished {
+    /// The size of the file.
+    pub file_bytes: ByteLen,
+    /// Clusters of the disk that the file holds; all others read as zeros.
+    pub data_clusters: u64,
+    /// Those of them that are compressed.
+    pub compressed_clusters: u64,
+}
+
+/// See the module. After an error it refuses all further work.
+#[must_use = "without finish() the file has no header"]
+pub struct Writer<S: Storage = File> {
+    storage: S,
+    virtual_size: ByteLen,
+    compression: CompressionType,
+    /// Bytes for the storage from `end - buffer.len()` on.
+    buffer: Vec<u8>,
+    /// Where the next byte goes.
+    end: u64,
+    /// The guest cluster that may come next at the earliest.
+    next: u64,
+    l1: Vec<u64>,
+    /// Index of the L2 table being filled, and the table.
+    open_table: Option<(usize, Vec<u64>)>,
+    /// L2 tables that are final, by their L1 index.
+    tables: Vec<(usize, Vec<u64>)>,
+    /// Plain clusters that wait, by their index in the open table.
+    plain: Vec<(usize, Vec<u8>)>,
+    /// `end` when the first of them came.
+    plain_since: u64,
+    refcounts: Refcounts,
+    finished: Finished,
+    failed: bool,
+}
+
+impl<S: Storage> Writer<S> {
+    /// Starts an image of a disk of `virtual_size` bytes in an empty `storage`. Errors do not name
+    /// the file, as only the caller knows how people call it: add it with [`Error::on`].
+    ///
+    /// # Errors
+    /// When a qcow2 image cannot have that size.
+    pub fn create(storage: S, virtual_size: ByteLen, compression: Compression) -> Result<Self> {
+        if virtual_size.0 == 0 || !virtual_size.0.is_multiple_of(512) {
+            return Err(Error::new(
+                Kind::Unsupported,
+                format!(
+                    "a disk of {} bytes: not a whole number of 512-byte sectors",
+                    virtual_size.0
+                ),
+            ));
+        }
+        let l1_entries = l1_entries_for(virtual_size, CLUSTER_BITS);
+        if l1_entries * 8 > MAX_L1_BYTES {
+            return Err(Error::new(
+                Kind::Unsupported,
+                format!("a disk of {virtual_size}: qcow2 ends at 2 PiB"),
+            ));
+        }
+        let mut refcounts = Refcounts::default();
+        refcounts.add(HostOffset(0), CLUSTER);
+        Ok(Self {
+            storage,
+            virtual_size,
+            compression: match compression {
+                Compression::Zstd => CompressionType::Zstd,
+                // Of an image without compressed clusters the type says nothing.
+                Compression::Zlib | Compression::None => CompressionType::Zlib,
+            },
+            buffer: Vec::with_capacity(WRITE_BYTES as usize),
+            end: CLUSTER,
+            next: 0,
+            l1: vec![0; l1_entries as usize],
+            open_table: None,
+            tables: Vec::new(),
+            plain: Vec::new(),
+            plain_since: 0,
+            refcounts,
+            finished: Finished {
+                file_bytes: ByteLen::ZERO,
+                data_clusters: 0,
+                compressed_clusters: 0,
+            },
+            failed: false,
+        })
+    }
+
+    /// Adds the next cluster. Clusters that are left out read as zeros.
+    ///
+    /// # Errors
+    /// When it is not behind the one before or not within the disk, and when writing fails: the
+    /// offset is that in the file, a full medium is [`Kind::NoSpace`].
+    pub fn append(&mut self, cluster: GuestCluster, encoded: Encoded) -> Result<()> {
+        self.refuse_after_failure()?;
+        let clusters = self.virtual_size.0.div_ceil(CLUSTER);
+        if cluster.0 < self.next || cluster.0 >= clusters {
+            return Err(Error::corrupt(format!(
+                "writing guest cluster {}: the next may be {} to {}",
+                cluster.0,
+                self.next,
+                clusters - 1
+            )));
+        }
+        self.next = cluster.0 + 1;
+        let result = self.store(cluster, encoded);
+        self.failed = result.is_err();
+        result
+    }
+
+    /// How large the file is so far, with what waits to be written.
+    pub fn bytes_written(&self) -> ByteLen {
+        ByteLen(self.end + (self.plain.len() * CLUSTER_BYTES) as u64)
+    }
+
+    /// Writes the tables, makes all durable, writes the header and makes that durable.
+    ///
+    /// # Errors
+    /// As [`Self::append`]; the file then has no magic.
+    pub fn finish(mut self) -> Result<Finished> {
+        self.refuse_after_failure()?;
+        self.close_table()?;
+        self.write_tables()?;
+
+        let l1_table = self.align()?;
+        let l1: Vec<u8> = self.l1.iter().flat_map(|e| e.to_be_bytes()).collect();
+        self.refcounts.add(l1_table, l1.len() as u64);
+        self.push(&l1)?;
+        self.align()?;
+
+        let (blocks, table_clusters) = self.refcounts.close(self.end / CLUSTER);
+        for _ in 0..blocks {
+            self.write_refcount_block()?;
+        }
+        let refcount_table = HostOffset(self.end);
+        let table: Vec<u8> = self
+            .refcounts
+            .table()
+            .iter()
+            .flat_map(|block| block.0.to_be_bytes())
+            .collect();
+        self.push(&table)?;
+        self.align()?;
+        self.flush()?;
+        self.sync()?;
+
+        let header = Header {
+            version: 3,
+            cluster_bits: CLUSTER_BITS,
+            virtual_size: self.virtual_size,
+            l1_entries: self.l1.len() as u32,
+            l1_table,
+            refcount_table,
+            refcount_table_clusters: table_clusters as u32,
+            compression: self.compression,
+        };
+        let mut cluster = vec![0; CLUSTER_BYTES];
+        cluster[..HEADER_BYTES].copy_from_slice(&header.to_bytes());
+        self.storage
+            .write_all_at(&cluster, 0)
+            .map_err(|e| Error::io("writing the qcow2 header", e).at(0))?;
+        self.sync()?;
+        Ok(Finished {
+            file_bytes: ByteLen(self.end),
+            ..self.finished
+        })
+    }
+
+    fn refuse_after_failure(&self) -> Result<()> {
+        if self.failed {
+            return Err(Error::new(
+                Kind::Io,
+                "writing to an image after a write to it failed",
+            ));
+        }
+        Ok(())
+    }
+
+    fn store(&mut self, cluster: GuestCluster, encoded: Encoded) -> Result<()> {
+        let table = (cluster.0 / L2_ENTRIES) as usize;
+        let index = (cluster.0 % L2_ENTRIES) as usize;
+        if self
+            .open_table
+            .as_ref()
+            .is_some_and(|(open, _)| *open != table)
+        {
+            self.close_table()?;
+        }
+        if encoded == Encoded::Zero {
+            return Ok(());
+        }
+        if self.open_table.is_none() {
+            self.open_table = Some((table, vec![0; L2_ENTRIES as usize]));
+        }
+        self.finished.data_clusters += 1;
+        match encoded {
+            Encoded::Zero => {}
+            Encoded::Compressed(stream) => {
+                let host = HostOffset(self.end);
+                let length = stream.len() as u64;
+                let entry = Mapping::compressed_entry(host, length, CLUSTER_BITS)
+                    .filter(|_| (SHORTEST_STREAM..CLUSTER_BYTES).contains(&stream.len()))
+                    .ok_or_else(|| {
+                        Error::corrupt(format!("a compressed cluster of {length} bytes")).at(host.0)
+                    })?;
+                self.finished.compressed_clusters += 1;
+                self.refcounts.add(host, length);
+                self.set_entry(index, entry);
+                self.push(&stream)?;
+            }
+            Encoded::Plain(bytes) => {
+                if bytes.len() != CLUSTER_BYTES {
+                    return Err(Error::corrupt(format!(
+                        "a plain cluster of {} bytes",
+                        bytes.len()
+                    )));
+                }
+                if self.plain.is_empty() {
+                    self.plain_since = self.end;
+                }
+                self.plain.push((index, bytes));
+            }
+        }
+        let kept_long = self.end - self.plain_since >= PLAIN_KEPT_FOR;
+        if !self.plain.is_empty()
+            && (self.end.is_multiple_of(CLUSTER) || self.plain.len() >= PLAIN_KEPT || kept_long)
+        {
+            self.write_plain()?;
+        }
+        Ok(())
+    }
+
+    fn set_entry(&mut self, index: usize, entry: u64) {
+        if let Some((_, table)) = &mut self.open_table {
+            table[index] = entry;
+        }
+    }
+
+    fn write_plain(&mut self) -> Result<()> {
+        for (index, bytes) in std::mem::take(&mut self.plain) {
+            let host = self.align()?;
+            self.refcounts.add(host, CLUSTER);
+            self.set_entry(index, Mapping::plain_entry(host));
+            self.push(&bytes)?;
+        }
+        Ok(())
+    }
+
+    /// The open table is final.
+    fn close_table(&mut self) -> Result<()> {
+        self.write_plain()?;
+        self.tables.extend(self.open_table.take());
+        if self.tables.len() + self.refcounts.final_blocks() >= TABLES_KEPT {
+            self.write_tables()?;
+        }
+        Ok(())
+    }
+
+    /// Writes all tables that are final.
+    fn write_tables(&mut self) -> Result<()> {
+        for (l1_index, table) in std::mem::take(&mut self.tables) {
+            let host = self.align()?;
+            self.refcounts.add(host, CLUSTER);
+            self.l1[l1_index] = COPIED | host.0;
+            let bytes: Vec<u8> = table.iter().flat_map(|e| e.to_be_bytes()).collect();
+            self.push(&bytes)?;
+        }
+        for _ in 0..self.refcounts.final_blocks() {
+            let host = self.align()?;
+            self.refcounts.add(host, CLUSTER);
+            self.write_refcount_block()?;
+        }
+        Ok(())
+    }
+
+    fn write_refcount_block(&mut self) -> Result<()> {
+        let Some(block) = self.refcounts.place(HostOffset(self.end)) else {
+            return Ok(());
+        };
+        let bytes: Vec<u8> = block.iter().flat_map(|count| count.to_be_bytes()).collect();
+        self.push(&bytes)
+    }
+
+    /// Fills up with zeros to the next multiple of the cluster size.
+    fn align(&mut self) -> Result<HostOffset> {
+        static ZEROS: [u8; CLUSTER_BYTES] = [0; CLUSTER_BYTES];
+        let missing = self.end.next_multiple_of(CLUSTER) - self.end;
+        self.push(&ZEROS[..missing as usize])?;
+        Ok(HostOffset(self.end))
+    }
+
+    fn push(&mut self, mut bytes: &[u8]) -> Result<()> {
+        while !bytes.is_empty() {
+            let room = (WRITE_BYTES - self.end % WRITE_BYTES) as usize;
+            let (now, later) = bytes.split_at(room.min(bytes.len()));
+            self.buffer.extend_from_slice(now);
+            self.end += now.len() as u64;
+            if self.end.is_multiple_of(WRITE_BYTES) {
+                self.flush()?;
+            }
+            bytes = later;
+        }
+        Ok(())
+    }
+
+    fn flush(&mut self) -> Result<()> {
+        let start = self.end - self.buffer.len() as u64;
+        self.storage
+            .write_all_at(&self.buffer, start)
+            .map_err(|e| Error::io(format!("writing {} bytes", self.buffer.len()), e).at(start))?;
+        self.buffer.clear();
+        Ok(())
+    }
+
+    fn sync(&mut self) -> Result<()> {
+        self.storage
+            .sync()
+            .map_err(|e| Error::io("waiting until the image is on the medium", e))
+    }
+}

@@ -1,0 +1,273 @@
+//! Where a capture lies, and how it becomes whole: `<store>/<machine>/<capture>.partial/` until
+//! everything is on the medium; the rename is the commit. A directory without `.partial` is whole,
+//! and no file in it is ever changed.
+
+use super::digest::Digest;
+use super::files::{CaptureFiles, DirFiles};
+use super::manifest::{FileRecord, MANIFEST, Manifest, SUMS};
+use crate::error::{Error, Result};
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+use rustix::fs::RenameFlags;
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+/// The inventory.
+pub const MACHINE: &str = "machine.json";
+/// The libvirt domain.
+pub const DOMAIN: &str = "domain.xml";
+/// What was said while capturing.
+pub const LOG: &str = "capture.log";
+/// Ends the name of a capture that is not whole.
+pub const PARTIAL: &str = ".partial";
+
+/// The longest machine name, so that the path stays short enough for every filesystem and screen.
+const NAME_MAX: usize = 64;
+
+/// The image of the disk with this number.
+pub fn disk_file(number: usize) -> String {
+    format!("disk-{number}.qcow2")
+}
+
+/// What people call the machine, as the name of a directory: letters, digits, `.`, `_` and `-`
+/// stay, all else becomes `-`. `None` if nothing stays.
+pub fn sanitise(name: &str) -> Option<String> {
+    let mut clean = String::new();
+    for c in name.chars() {
+        let kept = c.is_ascii_alphanumeric() || matches!(c, '.' | '_');
+        match (kept, clean.ends_with('-')) {
+            (true, _) => clean.push(c),
+            (false, false) => clean.push('-'),
+            (false, true) => {}
+        }
+    }
+    let clean: String = clean
+        .trim_matches(['-', '.'])
+        .chars()
+        .take(NAME_MAX)
+        .collect();
+    let clean = clean.trim_end_matches(['-', '.']);
+    let clean = clean.strip_suffix(PARTIAL).unwrap_or(clean);
+    (!clean.is_empty()).then(|| clean.to_owned())
+}
+
+/// `PowerEdge-R640-7XK3P52` of a product and a serial number, where the firmware knows them (the
+/// inventory leaves out what is only filled in, such as "To be filled by O.E.M."); `machine` where
+/// it knows neither.
+pub fn machine_name(product: Option<&str>, serial: Option<&str>) -> String {
+    let words: Vec<&str> = [product, serial].into_iter().flatten().collect();
+    sanitise(&words.join("-")).unwrap_or_else(|| "machine".into())
+}
+
+/// A capture that is being written.
+#[derive(Debug)]
+#[must_use = "without commit() the capture stays partial"]
+pub struct CaptureDir {
+    partial: PathBuf,
+    /// The directory of the machine.
+    parent: PathBuf,
+    /// The name once it is whole.
+    name: String,
+    machine: String,
+}
+
+impl CaptureDir {
+    /// Makes `<store>/<machine>/<time>.partial/`. When there is a capture of the same second
+    /// already, a number is added.
+    ///
+    /// # Errors
+    /// When the store does not exist or cannot be written.
+    pub fn begin(store: &Path, machine: &str, started: Timestamp) -> Result<Self> {
+        if !store.is_dir() {
+            return Err(
+                Error::refused(format!("{} is not a directory", store.display()))
+                    .advise("Name an existing directory to put captures in"),
+            );
+        }
+        let machine = sanitise(machine)
+            .ok_or_else(|| Error::refused(format!("{machine:?} cannot name a machine")))?;
+        let parent = store.join(&machine);
+        let making = |path: &Path, e| Error::io(format!("making {}", path.display()), e);
+        match fs::create_dir(&parent) {
+            Ok(()) => sync_dir(store)?,
+            Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {}
+            Err(e) => return Err(making(&parent, e)),
+        }
+        let time = started
+            .to_zoned(TimeZone::UTC)
+            .strftime("%Y-%m-%dT%H%M%SZ")
+            .to_string();
+        for attempt in 1.. {
+            let name = match attempt {
+                1 => time.clone(),
+                n => format!("{time}-{n}"),
+            };
+            if parent.join(&name).exists() {
+                continue;
+            }
+            let partial = parent.join(format!("{name}{PARTIAL}"));
+            match fs::create_dir(&partial) {
+                Ok(()) => {
+                    sync_dir(&parent)?;
+                    return Ok(Self {
+                        partial,
+                        parent,
+                        name,
+                        machine,
+                    });
+                }
+                Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {}
+                Err(e) => return Err(making(&partial, e)),
+            }
+        }
+        unreachable!("the attempts do not end")
+    }
+
+    /// The name of the machine, as it is in the path.
+    pub fn machine(&self) -> &str {
+        &self.machine
+    }
+
+    /// Where the files are until the commit.
+    pub fn path(&self) -> &Path {
+        &self.partial
+    }
+
+    /// Where one of the files is until the commit.
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.partial.join(name)
+    }
+
+    /// Makes a file that is not there yet.
+    ///
+    /// # Errors
+    /// When it is there, or cannot be made.
+    pub fn create(&self, name: &str) -> Result<File> {
+        let path = self.file(name);
+        File::options()
+            .read(true)
+            .write(true)
+            .create_new(true)
+            .open(&path)
+            .map_err(|e| Error::io(format!("making {}", path.display()), e))
+    }
+
+    /// Writes a whole small file.
+    ///
+    /// # Errors
+    /// As [`Self::create`], and when the medium is full.
+    pub fn write(&self, name: &str, bytes: &[u8]) -> Result<()> {
+        self.create(name)?
+            .write_all(bytes)
+            .map_err(|e| Error::io(format!("writing {}", self.file(name).display()), e))
+    }
+
+    /// Removes the images of a capture that failed: without their manifest they are of no use, and
+    /// the next try needs the room. Log and inventory stay.
+    pub fn discard_images(&self) {
+        for number in 0.. {
+            // Where it fails, the medium is gone, and that has been said.
+            if fs::remove_file(self.file(&disk_file(number))).is_err() {
+                break;
+            }
+        }
+    }
+
+    /// Makes the capture whole: adds every file that is not a disk of `manifest` to it, writes it
+    /// and the checksums, makes all durable, and renames. Close the log before: nothing may be
+    /// written to any file afterwards. Returns where the capture is now.
+    ///
+    /// # Errors
+    /// The capture is then still partial.
+    pub fn commit(self, mut manifest: Manifest) -> Result<PathBuf> {
+        let dir = DirFiles::new(&self.partial);
+        for entry in dir.list()? {
+            if manifest.disks.iter().any(|disk| disk.file == entry.name) {
+                continue;
+            }
+            manifest.files.push(FileRecord {
+                sha256: Digest::sha256_of_file(&*dir.open(&entry.name)?)?,
+                name: entry.name,
+                bytes: entry.bytes.0,
+            });
+        }
+        let json = manifest.to_json()?;
+        self.write(MANIFEST, &json)?;
+        self.write(SUMS, manifest.sums(&json).as_bytes())?;
+
+        for entry in dir.list()? {
+            let path = self.file(&entry.name);
+            File::open(&path)
+                .and_then(|file| file.sync_all())
+                .map_err(|e| Error::io(format!("making {} durable", path.display()), e))?;
+        }
+        sync_dir(&self.partial)?;
+        let whole = self.parent.join(&self.name);
+        let cwd = rustix::fs::CWD;
+        rustix::fs::renameat_with(cwd, &self.partial, cwd, &whole, RenameFlags::NOREPLACE)
+            .map_err(|e| {
+                Error::io(
+                    format!("renaming {} to {}", self.partial.display(), whole.display()),
+                    e,
+                )
+            })?;
+        sync_dir(&self.parent)?;
+        Ok(whole)
+    }
+}
+
+fn sync_dir(path: &Path) -> Result<()> {
+    File::open(path)
+        .and_then(|dir| dir.sync_all())
+        .map_err(|e| Error::io(format!("making {} durable", path.display()), e))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_machines_are_names_of_directories() {
+        for (product, serial, name) in [
+            (
+                Some("PowerEdge R640"),
+                Some("7XK3P52"),
+                "PowerEdge-R640-7XK3P52",
+            ),
+            (Some("../../etc"), None, "etc"),
+            (
+                Some("ProLiant  DL380 / Gen10 "),
+                Some(""),
+                "ProLiant-DL380-Gen10",
+            ),
+            (Some("Größe"), Some("x"), "Gr-e-x"),
+            (Some("x.partial"), None, "x"),
+            (None, None, "machine"),
+            (Some("///"), Some(".."), "machine"),
+        ] {
+            assert_eq!(machine_name(product, serial), name);
+        }
+        assert_eq!(sanitise(&"a-".repeat(100)).unwrap().len(), NAME_MAX - 1);
+    }
+
+    #[test]
+    fn captures_of_the_same_second_do_not_meet() {
+        let store = tempfile::tempdir().unwrap();
+        let at: Timestamp = "2026-11-22T10:15:00.9Z".parse().unwrap();
+        let first = CaptureDir::begin(store.path(), "m", at).unwrap();
+        let second = CaptureDir::begin(store.path(), "m", at).unwrap();
+        assert!(first.path().ends_with("m/2026-11-22T101500Z.partial"));
+        assert!(second.path().ends_with("m/2026-11-22T101500Z-2.partial"));
+    }
+
+    #[test]
+    fn a_store_that_is_not_there_is_refused() {
+        let store = tempfile::tempdir().unwrap();
+        let at = Timestamp::UNIX_EPOCH;
+        let error = CaptureDir::begin(&store.path().join("no"), "m", at)
+            .err()
+            .unwrap();
+        assert_eq!(error.kind(), crate::Kind::Refused);
+    }
+}

@@ -1,0 +1,360 @@
+//! The proof that a capture is what was read: every file against its digest, every chunk of every
+//! disk against the digest that was taken while it was read.
+
+use super::digest::Digest;
+use super::fault::{Fault, Faults};
+use super::files::{CaptureFiles, FileReader};
+use super::layout::PARTIAL;
+use super::list::find;
+use super::manifest::{DiskRecord, FileRecord, MANIFEST, Manifest, SUMS};
+use super::medium;
+use super::scan::{Expected, scan};
+use crate::device::ReadAt;
+use crate::error::{Error, Kind, Result};
+use crate::report::{Level, Progress, Report};
+use crate::units::ByteLen;
+use crate::{say, warn};
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::path::Path;
+
+/// The largest [`SUMS`] that is read: thousands of files.
+const SUMS_MAX: ByteLen = ByteLen(1 << 20);
+
+/// What verifying a path came to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Verdict {
+    version: u32,
+    /// Each whole capture that was found.
+    pub captures: Vec<CaptureVerdict>,
+}
+
+/// What verifying one capture came to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct CaptureVerdict {
+    /// Where it is.
+    pub capture: String,
+    /// Bytes that were read and compared.
+    pub bytes: u64,
+    /// What is wrong with it.
+    pub faults: Faults,
+}
+
+impl Verdict {
+    /// Whether every bit of every capture is what was read.
+    pub fn is_proven(&self) -> bool {
+        self.captures.iter().all(|c| c.faults.is_empty())
+    }
+
+    /// For people: a line a capture, and one a fault.
+    pub fn to_text(&self) -> String {
+        let mut text = String::new();
+        for capture in &self.captures {
+            // Writing to a String does not fail.
+            let _ = match capture.faults.list.len() {
+                0 => writeln!(
+                    text,
+                    "{}: right, {} compared",
+                    capture.capture,
+                    ByteLen(capture.bytes)
+                ),
+                _ => writeln!(text, "{}: DAMAGED", capture.capture),
+            };
+            for fault in &capture.faults.list {
+                let _ = writeln!(text, "  {fault}");
+            }
+            if capture.faults.more > 0 {
+                let _ = writeln!(text, "  and {} more", capture.faults.more);
+            }
+        }
+        text.truncate(text.trim_end().len());
+        text
+    }
+}
+
+/// Verifies a capture, or all whole captures of a store (a directory, or a stick).
+///
+/// # Errors
+/// When there is none, or only a partial one; damage is no error but in the verdict.
+pub fn verify_path(path: &Path, report: &dyn Report) -> Result<Verdict> {
+    let mut captures = Vec::new();
+    let mut partial = Vec::new();
+    for found in find(medium::open(path)?)? {
+        if found.partial {
+            partial.push(found.files.name());
+        } else {
+            captures.push(verify(found.files.as_ref(), report)?);
+        }
+    }
+    if captures.is_empty() {
+        return Err(match partial.first() {
+            Some(name) => refuse_partial(name),
+            None => Error::refused(format!("there is no capture in {}", path.display()))
+                .advise("Name a capture, or the directory or stick that captures are in"),
+        });
+    }
+    for name in partial {
+        warn!(report, "{name} is not a finished capture, passed over");
+    }
+    Ok(Verdict {
+        version: 1,
+        captures,
+    })
+}
+
+fn refuse_partial(name: &str) -> Error {
+    Error::refused(format!("{name} is not a finished capture"))
+        .advise("It was interrupted: capture the machine again")
+}
+
+/// Verifies one capture.
+///
+/// # Errors
+/// When it is not a finished capture, or of a later version. Damage is in the verdict.
+pub fn verify(capture: &dyn CaptureFiles, report: &dyn Report) -> Result<CaptureVerdict> {
+    let name = capture.name();
+    if name.ends_with(PARTIAL) {
+        return Err(refuse_partial(&name));
+    }
+    let present: BTreeMap<String, u64> = capture
+        .list()?
+        .into_iter()
+        .map(|entry| (entry.name, entry.bytes.0))
+        .collect();
+    if !present.contains_key(MANIFEST) {
+        return Err(Error::corrupt(format!(
+            "{name} has no {MANIFEST}: it is not a finished capture"
+        )));
+    }
+    let mut verifier = Verifier {
+        capture,
+        report,
+        verdict: CaptureVerdict {
+            capture: name,
+            bytes: 0,
+            faults: Faults::default(),
+        },
+    };
+    if let Some(manifest) = verifier.manifest()? {
+        verifier.presence(&manifest, &present);
+        for file in &manifest.files {
+            verifier.file(file, &present);
+        }
+        for disk in &manifest.disks {
+            verifier.disk(disk, &present)?;
+        }
+    }
+    Ok(verifier.verdict)
+}
+
+struct Verifier<'a> {
+    capture: &'a dyn CaptureFiles,
+    report: &'a dyn Report,
+    verdict: CaptureVerdict,
+}
+
+impl Verifier<'_> {
+    fn fault(&mut self, fault: Fault) {
+        self.report.line(Level::Error, format_args!("{fault}"));
+        self.verdict.faults.push(fault);
+    }
+
+    /// Reads the manifest and compares it with [`SUMS`]; `None` if it is too damaged to go on.
+    fn manifest(&mut self) -> Result<Option<Manifest>> {
+        let sums = match self.capture.read_small(SUMS, SUMS_MAX) {
+            Ok(sums) => sums,
+            Err(error) => {
+                self.fault(Fault::new(SUMS, error.to_string()));
+                Vec::new()
+            }
+        };
+        let (manifest, json) = match Manifest::read(self.capture) {
+            Ok(read) => read,
+            Err(error) if error.kind() == Kind::Unsupported => return Err(error),
+            Err(error) => {
+                self.fault(Fault::new(MANIFEST, error.to_string()));
+                return Ok(None);
+            }
+        };
+        self.verdict.bytes += json.len() as u64;
+        let expected = manifest.sums(&json);
+        if sums != expected.as_bytes() {
+            // Which of the two is damaged, its last line tells: that of the manifest.
+            let line = expected.lines().next_back().unwrap_or_default();
+            let manifest_is_right = String::from_utf8_lossy(&sums).lines().any(|l| l == line);
+            self.fault(if manifest_is_right {
+                Fault::new(SUMS, format!("it does not agree with {MANIFEST}"))
+            } else {
+                Fault::new(MANIFEST, format!("its digest is not the one in {SUMS}"))
+            });
+        }
+        Ok(Some(manifest))
+    }
+
+    /// Names what is there and should not be, and what is not there.
+    fn presence(&mut self, manifest: &Manifest, present: &BTreeMap<String, u64>) {
+        let disks = manifest.disks.iter().map(|disk| disk.file.as_str());
+        let files = manifest.files.iter().map(|file| file.name.as_str());
+        let known: Vec<&str> = disks.chain(files).chain([MANIFEST, SUMS]).collect();
+        for name in present
+            .keys()
+            .filter(|name| !known.contains(&name.as_str()))
+        {
+            self.fault(Fault::new(name, "the manifest knows of no such file"));
+        }
+        for name in known.iter().filter(|name| !present.contains_key(**name)) {
+            self.fault(Fault::new(name, "the file is missing"));
+        }
+    }
+
+    /// Opens a file that is there, and compares its size.
+    fn open(
+        &mut self,
+        name: &str,
+        bytes: u64,
+        present: &BTreeMap<String, u64>,
+    ) -> Option<Box<dyn ReadAt>> {
+        // What is missing has been named.
+        let found = *present.get(name)?;
+        if found != bytes {
+            self.fault(Fault::new(
+                name,
+                format!("it has {found} bytes instead of {bytes}"),
+            ));
+        }
+        match self.capture.open(name) {
+            Ok(file) => Some(file),
+            Err(error) => {
+                self.fault(Fault::new(name, error.to_string()));
+                None
+            }
+        }
+    }
+
+    fn file(&mut self, record: &FileRecord, present: &BTreeMap<String, u64>) {
+        let Some(file) = self.open(&record.name, record.bytes, present) else {
+            return;
+        };
+        match Digest::sha256_of_file(&*file) {
+            Ok(digest) if digest == record.sha256 => {}
+            Ok(_) => self.fault(Fault::new(
+                &record.name,
+                "its SHA-256 is not that of the manifest",
+            )),
+            Err(error) => self.fault(Fault::new(&record.name, error.to_string())),
+        }
+        self.verdict.bytes += file.size().0;
+    }
+
+    fn disk(&mut self, record: &DiskRecord, present: &BTreeMap<String, u64>) -> Result<()> {
+        let Some(file) = self.open(&record.file, record.file_bytes, present) else {
+            return Ok(());
+        };
+        let (digest, faults) = scan_record(&*file, record, "verifying", self.report)?;
+        let chunks_are_right = faults.is_empty();
+        for fault in &faults.list {
+            self.report.line(Level::Error, format_args!("{fault}"));
+        }
+        self.verdict.faults.append(faults);
+        if digest.is_some_and(|digest| digest != record.sha256) {
+            self.fault(Fault::new(
+                &record.file,
+                if chunks_are_right {
+                    "its SHA-256 is not that of the manifest, though it holds what was read: the \
+                     change is in its tables or between the data"
+                } else {
+                    "its SHA-256 is not that of the manifest"
+                },
+            ));
+        }
+        self.verdict.bytes += file.size().0;
+        if chunks_are_right && digest == Some(record.sha256) {
+            say!(
+                self.report,
+                "{}: {} chunks are what was read",
+                record.file,
+                record.chunks.len()
+            );
+        }
+        Ok(())
+    }
+}
+
+fn scan_record(
+    file: &dyn ReadAt,
+    record: &DiskRecord,
+    doing: &str,
+    report: &dyn Report,
+) -> Result<(Option<Digest>, Faults)> {
+    let total = file.size();
+    report.begin(&format!("{doing} {}", record.file), total);
+    let watch = |done| {
+        report.progress(Progress {
+            done,
+            total,
+            written: ByteLen::ZERO,
+        });
+    };
+    let scan = scan(
+        file,
+        &Expected {
+            file: &record.file,
+            virtual_size: ByteLen(record.virtual_size_bytes),
+            chunk_bytes: record.chunk_bytes,
+            chunks: &record.chunks,
+        },
+        &watch,
+    );
+    report.end();
+    scan.map(|scan| (scan.sha256, scan.faults))
+}
+
+/// Reads an image that was just written back from the medium and returns its SHA-256 for the
+/// manifest. With `prove`, every chunk is compared with what was read of the disk in the same
+/// pass; without, the file is only digested.
+///
+/// # Errors
+/// [`Kind::Mismatch`] when the medium does not give back what it was given.
+pub fn seal(
+    directory: &Path,
+    record: &DiskRecord,
+    prove: bool,
+    report: &dyn Report,
+) -> Result<Digest> {
+    let path = directory.join(&record.file);
+    let file = FileReader::open(&path)?;
+    let on_medium = |e: std::io::Error| {
+        Error::io(
+            format!("waiting until {} is on the medium", path.display()),
+            e,
+        )
+    };
+    file.file().sync_all().map_err(on_medium)?;
+    // Only advice, but followed for clean pages: what is read now comes from the medium.
+    let _ = rustix::fs::fadvise(file.file(), 0, None, rustix::fs::Advice::DontNeed);
+    let mismatch = |what: String| {
+        Error::new(Kind::Mismatch, what)
+            .on(path.display().to_string())
+            .advise("The medium does not keep what is written to it: use another one")
+    };
+    if file.size().0 != record.file_bytes {
+        return Err(mismatch(format!(
+            "{} bytes were written and {} are there",
+            record.file_bytes,
+            file.size().0
+        )));
+    }
+    if !prove {
+        return Digest::sha256_of_file(&file);
+    }
+    let (digest, faults) = scan_record(&file, record, "reading back", report)?;
+    for fault in &faults.list {
+        report.line(Level::Error, format_args!("{fault}"));
+    }
+    match (digest, faults.list.first()) {
+        (Some(digest), None) => Ok(digest),
+        (_, Some(fault)) => Err(mismatch(format!("reading back what was written: {fault}"))),
+        (None, None) => Err(mismatch("reading back what was written".into())),
+    }
+}

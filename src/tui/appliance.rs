@@ -1,0 +1,362 @@
+//! The appliance's console: from the stick that we booted from to the end of a capture.
+
+use super::console::Consoles;
+use crate::capture::{self, Outcome, Request};
+use crate::cli::answers;
+use crate::cli::args::{After, AnswerArgs, ApplianceArgs, CaptureOptions};
+use crate::device::Disk;
+use crate::error::{Error, Kind, Result};
+use crate::exit::Exit;
+use crate::inventory::Machine;
+use crate::report::bars::Bars;
+use crate::report::log::Log;
+use crate::report::plain::PlainLines;
+use crate::report::{Level, Report, Tee};
+use crate::stick::cmdline::Cmdline;
+use crate::stick::{self, Stick};
+use crate::units::ByteLen;
+use crate::usedmap::{DiskInfo, DiskMap};
+use crate::{say, warn};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// Where the wish for the machine's end is left for PID 1: `poweroff` or `reboot`.
+const AFTER_FILE: &str = "/run/haulier/after";
+
+/// How long a technician gets to put a pulled stick back, so that the log is kept on it.
+const REPLUG_WAIT: Duration = Duration::from_secs(20);
+
+/// Runs the appliance until the machine is to be switched off or started again.
+pub fn run(args: &ApplianceArgs) -> Exit {
+    let consoles = match Consoles::open(&args.consoles) {
+        Ok(consoles) => consoles,
+        Err(error) => {
+            eprintln!("haulier: opening the consoles: {error}");
+            return Exit::Failed;
+        }
+    };
+    let log = Log::new();
+    let plain = PlainLines::new(consoles.clone());
+    let lines = Tee(vec![&plain, &log]);
+    say!(lines, "\nHaulier {}\n", env!("CARGO_PKG_VERSION"));
+
+    let appliance = Appliance {
+        consoles: &consoles,
+        log: &log,
+        lines: &lines,
+    };
+    let (result, answers) = appliance.once();
+    let exit = match &result {
+        Ok(outcome) => {
+            say!(
+                lines,
+                "haulier: capture finished: {}",
+                outcome.directory.display()
+            );
+            if outcome.bad_bytes > ByteLen::ZERO {
+                warn!(
+                    lines,
+                    "{} could not be read and are zero in the capture; manifest.json names the \
+                     sectors",
+                    outcome.bad_bytes
+                );
+                Exit::Damage
+            } else {
+                Exit::Done
+            }
+        }
+        Err(error) => {
+            say!(lines, "haulier: {error}");
+            Exit::of(error)
+        }
+    };
+    say!(lines, "haulier: exit code {}", exit.code());
+    end(&consoles, &lines, answers.as_ref());
+    exit
+}
+
+/// Leaves word for PID 1: as answered, or as the person says.
+fn end(consoles: &Consoles, lines: &dyn Report, answers: Option<&AnswerArgs>) {
+    let after = match answers {
+        Some(AnswerArgs {
+            unattended: true,
+            after: After::Poweroff,
+            ..
+        }) => "poweroff",
+        Some(AnswerArgs {
+            unattended: true,
+            after: After::Reboot,
+            ..
+        }) => "reboot",
+        Some(_) | None => ask_end(consoles, lines),
+    };
+    let written = Path::new(AFTER_FILE)
+        .parent()
+        .map_or(Ok(()), std::fs::create_dir_all)
+        .and_then(|()| std::fs::write(AFTER_FILE, after));
+    if let Err(error) = written {
+        warn!(lines, "cannot tell the system to {after}: {error}");
+    }
+}
+
+fn ask_end(consoles: &Consoles, lines: &dyn Report) -> &'static str {
+    loop {
+        say!(
+            lines,
+            "\nEnter: back to the start   p: power off   r: restart the machine"
+        );
+        match consoles.read_line(None) {
+            Ok(Some(line)) => match line.as_str() {
+                "" => return "again",
+                "p" => return "poweroff",
+                "r" => return "reboot",
+                _ => {}
+            },
+            Ok(None) => {}
+            // No console can be read: nobody will ever answer, but the machine must not spin.
+            Err(_) => std::thread::sleep(Duration::from_secs(60)),
+        }
+    }
+}
+
+struct Appliance<'a> {
+    consoles: &'a Consoles,
+    log: &'a Log,
+    lines: &'a dyn Report,
+}
+
+impl Appliance<'_> {
+    /// One run; the answers are given back as soon as they are known, for they say what follows.
+    fn once(&self) -> (Result<Outcome>, Option<AnswerArgs>) {
+        let stick = match self.find_stick() {
+            Ok(stick) => stick,
+            Err(error) => {
+                self.show_machine();
+                // Without the stick there is no answer file, but the kernel's words still hold.
+                return (Err(error), self.answers("").ok());
+            }
+        };
+        let file = match stick::answers(&stick) {
+            Ok(text) => text.unwrap_or_default(),
+            Err(error) => return (Err(error), self.answers("").ok()),
+        };
+        let answers = match self.answers(&file) {
+            Ok(answers) => answers,
+            Err(error) => return (Err(error), None),
+        };
+        let result = self.capture(&stick, &answers);
+        (result, Some(answers))
+    }
+
+    fn find_stick(&self) -> Result<Stick> {
+        let stick = stick::identify()?;
+        say!(self.lines, "Stick: {}", stick.describe());
+        Ok(stick)
+    }
+
+    fn show_machine(&self) -> Machine {
+        let machine = Machine::read(Path::new("/"));
+        say!(self.lines, "{}", machine.to_text());
+        machine
+    }
+
+    /// The answer file's words, then the kernel's, which win.
+    fn answers(&self, file: &str) -> Result<AnswerArgs> {
+        let mut words = answers::from_file(file)?;
+        words.extend(answers::from_kernel(&Cmdline::of_this_kernel()?));
+        crate::cli::parse_answers(&words)
+    }
+
+    fn capture(&self, stick: &Stick, answers: &AnswerArgs) -> Result<Outcome> {
+        let machine = self.show_machine();
+        let all = stick::source_disks(stick, self.lines)?;
+        let mut disks = self.choose(&all, &answers.capture)?;
+        self.show_disks(&disks)?;
+        let mut options = answers.capture.clone();
+        if !answers.unattended {
+            loop {
+                say!(
+                    self.lines,
+                    "Enter: capture {}   NUMBERS: only those disks (e.g. 0 2)   n NAME: call the \
+                     machine so\np: power off   r: restart the machine",
+                    if disks.len() == 1 {
+                        "this disk".into()
+                    } else {
+                        format!("these {} disks", disks.len())
+                    }
+                );
+                self.consoles.forget_typed();
+                let Some(line) = self
+                    .consoles
+                    .read_line(None)
+                    .map_err(|e| Error::io("reading the consoles", e))?
+                else {
+                    continue;
+                };
+                match line.split_once(' ').unwrap_or((&line, "")) {
+                    ("", _) => break,
+                    ("p" | "r", _) => return self.leave(&line),
+                    ("n", name) if !name.trim().is_empty() => {
+                        options.name = Some(name.trim().to_owned());
+                        say!(self.lines, "The machine will be called {}", name.trim());
+                    }
+                    _ => match numbers(&line, &all) {
+                        Some(chosen) => {
+                            disks = open_all(&chosen)?;
+                            self.show_disks(&disks)?;
+                        }
+                        None => say!(self.lines, "\"{line}\" is not understood"),
+                    },
+                }
+            }
+        }
+        self.write(stick, machine, disks, &options, answers.unattended)
+    }
+
+    /// Switches off or restarts at once, without a capture.
+    fn leave(&self, line: &str) -> Result<Outcome> {
+        let after = if line == "r" { "reboot" } else { "poweroff" };
+        std::fs::create_dir_all("/run/haulier")
+            .and_then(|()| std::fs::write(AFTER_FILE, after))
+            .map_err(|e| Error::io(format!("telling the system to {after}"), e))?;
+        std::process::exit(Exit::Done.code().into())
+    }
+
+    fn choose(&self, all: &[PathBuf], options: &CaptureOptions) -> Result<Vec<Disk>> {
+        if options.disks.is_empty() || options.disks.iter().any(|disk| disk == "all") {
+            if all.is_empty() {
+                return Err(
+                    Error::refused("no disk to capture was found besides the stick").advise(
+                        "Check that the disks are switched on and the controller is not hidden by \
+                     the firmware (Intel VMD or RST in RAID mode)",
+                    ),
+                );
+            }
+            return open_all(all);
+        }
+        capture::find_disks(&options.disks, all)
+    }
+
+    fn show_disks(&self, disks: &[Disk]) -> Result<()> {
+        say!(self.lines, "To be captured:");
+        for (index, disk) in disks.iter().enumerate() {
+            let map = DiskMap::of(disk, DiskInfo::from(disk.identity()))?;
+            say!(self.lines, "{index:>3}  {}", disk.identity().describe());
+            say!(self.lines, "     at most {} to read", map.extents.total());
+            for line in map.render_text().lines() {
+                say!(self.lines, "  {line}");
+            }
+        }
+        Ok(())
+    }
+
+    fn write(
+        &self,
+        stick: &Stick,
+        machine: Machine,
+        disks: Vec<Disk>,
+        options: &CaptureOptions,
+        unattended: bool,
+    ) -> Result<Outcome> {
+        let store = stick::open_store(stick, self.lines)?;
+        let bars = Bars::new(self.consoles.clone());
+        let plain = PlainLines::new(self.consoles.clone());
+        let shown: &dyn Report = if unattended { &plain } else { &bars };
+        let report = Tee(vec![shown, self.log]);
+        let request = Request {
+            machine,
+            disks,
+            store: store.path().to_owned(),
+            medium: format!("the stick {}", stick.describe()),
+            options: options.clone(),
+        };
+        match capture::run(&request, self.log, &report) {
+            Ok(outcome) => {
+                store.unmount()?;
+                Ok(outcome)
+            }
+            Err(error) if !stick.is_there() => {
+                // What it says of a filesystem without a disk under it helps nobody.
+                let _ = store.abandon();
+                Err(self.after_pull(stick, error))
+            }
+            Err(error) => {
+                if let Err(also) = store.unmount() {
+                    warn!(self.lines, "{also}");
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// The stick was pulled in the middle: says so, and keeps the log on it if it comes back.
+    fn after_pull(&self, stick: &Stick, error: Error) -> Error {
+        self.lines.line(
+            Level::Error,
+            format_args!(
+                "the stick {} was pulled while it was written. Put it back now: the log is kept \
+                 on it",
+                stick.describe()
+            ),
+        );
+        let kept = stick.find_again(REPLUG_WAIT).and_then(|stick| {
+            let store = stick::open_store(&stick, self.lines)?;
+            let name = jiff::Timestamp::now()
+                .strftime("failed-%Y-%m-%dT%H%M%SZ.log")
+                .to_string();
+            let path = store.path().join(name);
+            let written = std::fs::write(&path, self.log.text());
+            store.unmount()?;
+            written.map_err(|e| Error::io(format!("writing {}", path.display()), e))
+        });
+        match kept {
+            Ok(()) => say!(self.lines, "The log is on the stick"),
+            Err(error) => warn!(
+                self.lines,
+                "the log could not be kept on the stick: {error}"
+            ),
+        }
+        Error::new(
+            Kind::Vanished,
+            format!(
+                "the stick {} was pulled during the capture",
+                stick.describe()
+            ),
+        )
+        .because(error)
+        .advise("The capture on it is not finished: put the stick back and start again")
+    }
+}
+
+fn open_all(paths: &[PathBuf]) -> Result<Vec<Disk>> {
+    paths.iter().map(|path| Disk::open(path)).collect()
+}
+
+/// The disks of a line like `0 2`; `None` unless every word is the number of a disk.
+fn numbers(line: &str, all: &[PathBuf]) -> Option<Vec<PathBuf>> {
+    line.split([' ', ','])
+        .filter(|word| !word.is_empty())
+        .map(|word| {
+            word.parse::<usize>()
+                .ok()
+                .and_then(|index| all.get(index).cloned())
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_choose_disks_and_anything_else_does_not() {
+        let all = [PathBuf::from("/dev/sda"), PathBuf::from("/dev/sdb")];
+        assert_eq!(numbers("1", &all), Some(vec![all[1].clone()]));
+        assert_eq!(
+            numbers("1, 0", &all),
+            Some(vec![all[1].clone(), all[0].clone()])
+        );
+        assert_eq!(numbers("2", &all), None);
+        assert_eq!(numbers("sda", &all), None);
+    }
+}

@@ -1,0 +1,101 @@
+//! Collecting runs in bounded memory.
+
+#![forbid(unsafe_code)]
+#![deny(
+    clippy::arithmetic_side_effects,
+    clippy::as_conversions,
+    clippy::indexing_slicing
+)]
+
+use crate::extent::{Extent, ExtentList};
+
+/// Runs kept of one filesystem: 32 MiB of them.
+const MAX_RUNS: usize = 2 << 20;
+
+/// Takes runs in any order, best in ascending. When there are too many (tens of terabytes, badly
+/// fragmented), the smallest gaps between them are taken too: the map grows a little, its size in
+/// memory not.
+#[derive(Debug)]
+pub(super) struct RunCollector {
+    runs: Vec<Extent>,
+    max_runs: usize,
+    /// Gaps up to this many bytes are taken along.
+    gap: u64,
+}
+
+impl RunCollector {
+    pub(super) fn new() -> Self {
+        Self::with_max_runs(MAX_RUNS)
+    }
+
+    fn with_max_runs(max_runs: usize) -> Self {
+        Self {
+            runs: Vec::new(),
+            max_runs,
+            gap: 0,
+        }
+    }
+
+    pub(super) fn push(&mut self, run: Extent) {
+        push_joining(&mut self.runs, run, self.gap);
+        if self.runs.len() <= self.max_runs {
+            return;
+        }
+        self.join();
+        // Down to half, so that this does not happen again with the next run.
+        while self.runs.len() > self.max_runs / 2 {
+            self.gap = self.gap.saturating_mul(2).max(4096);
+            self.join();
+        }
+    }
+
+    fn join(&mut self) {
+        self.runs.sort_unstable();
+        let mut joined = Vec::new();
+        for &run in &self.runs {
+            push_joining(&mut joined, run, self.gap);
+        }
+        self.runs = joined;
+    }
+
+    /// Everything that was pushed, and the gaps that were taken along.
+    pub(super) fn finish(mut self) -> ExtentList {
+        self.join();
+        self.runs.into_iter().collect()
+    }
+}
+
+fn push_joining(runs: &mut Vec<Extent>, run: Extent, gap: u64) {
+    if let Some(last) = runs.last_mut()
+        && run.start() >= last.start()
+        && run.start().0 <= last.end().saturating_add(gap)
+        && let Some(joined) = Extent::between(last.start().0, last.end().max(run.end()))
+    {
+        *last = joined;
+    } else {
+        runs.push(run);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn too_many_runs_are_joined_over_their_smallest_gaps_and_none_is_lost() {
+        let mut all = ExtentList::new();
+        let mut collector = RunCollector::with_max_runs(8);
+        let mut at = 0_u64;
+        for i in 0..100_u64 {
+            let run = Extent::between(at, at.saturating_add(4096)).unwrap();
+            all.insert(run);
+            collector.push(run);
+            let gap = if i == 50 { 1 << 30 } else { 4096 };
+            at = run.end().saturating_add(gap);
+        }
+        let joined = collector.finish();
+        assert!(all.subtract(&joined).is_empty(), "a run was lost");
+        // Only the one gap of 1 GiB is worth keeping.
+        assert_eq!(joined.len(), 2);
+    }
+}

@@ -1,0 +1,482 @@
+//! [`VmPlan`] as a libvirt domain (<https://libvirt.org/formatdomain.html>), for libvirt 8.2 and
+//! later. Sizes are in KiB throughout, because virt-v2v 2.2 takes every number for KiB.
+
+use super::{DiskBus, Hypervisor, MachineType, Named, PlannedDisk, PlannedNic, VmFirmware, VmPlan};
+use crate::inventory::RtcBasis;
+use quick_xml::Writer;
+use quick_xml::events::{BytesEnd, BytesStart, BytesText, Event};
+use std::path::Path;
+
+/// Where libvirt keeps images on a host that nobody has configured.
+pub const DEFAULT_IMAGES: &str = "/var/lib/libvirt/images";
+/// The namespace of libvirt's QEMU extensions.
+const QEMU_NAMESPACE: &str = "http://libvirt.org/schemas/domain/qemu/1.0";
+/// AHCI ports of one controller.
+const SATA_PORTS: usize = 6;
+
+/// The document `domain.xml`. libvirt takes absolute paths only, so a relative one is taken to lie
+/// in a folder of the VM's name below [`DEFAULT_IMAGES`].
+pub fn domain_xml(plan: &VmPlan) -> String {
+    let mut xml = Xml::new();
+    let kind = match plan.hypervisor {
+        Hypervisor::Kvm => "kvm",
+        Hypervisor::Tcg => "qemu",
+    };
+    let nvme = plan.disks.iter().any(|disk| disk.bus == DiskBus::Nvme);
+    let mut attributes = vec![("type", kind)];
+    if nvme {
+        attributes.push(("xmlns:qemu", QEMU_NAMESPACE));
+    }
+    xml.open("domain", &attributes);
+    xml.text("name", &[], &plan.name);
+    if let Some(uuid) = &plan.uuid {
+        xml.text("uuid", &[], uuid);
+    }
+    xml.text("description", &[], &plan.description);
+    let memory = plan.memory_kib.to_string();
+    xml.text("memory", &[("unit", "KiB")], &memory);
+    xml.text("currentMemory", &[("unit", "KiB")], &memory);
+    xml.text("vcpu", &[], &plan.vcpus().to_string());
+    os(&mut xml, plan);
+    sysinfo(&mut xml, plan);
+    features(&mut xml, plan);
+    cpu(&mut xml, plan);
+    clock(&mut xml, plan.rtc);
+    xml.open("devices", &[]);
+    disks(&mut xml, plan);
+    for nic in &plan.nics {
+        interface(&mut xml, nic);
+    }
+    other_devices(&mut xml);
+    xml.close();
+    if nvme {
+        override_nvme(&mut xml, &plan.disks);
+    }
+    xml.close();
+    xml.finish()
+}
+
+fn os(xml: &mut Xml, plan: &VmPlan) {
+    let secure_boot = match plan.firmware {
+        VmFirmware::Bios => None,
+        VmFirmware::Uefi { secure_boot } => Some(secure_boot),
+    };
+    match secure_boot {
+        // libvirt chooses the firmware itself: paths differ from one distribution to the next.
+        Some(_) => xml.open("os", &[("firmware", "efi")]),
+        None => xml.open("os", &[]),
+    }
+    // The alias, never the version that it stands for on this host: another host lacks it.
+    let machine = match plan.machine {
+        MachineType::Q35 => "q35",
+        MachineType::Pc => "pc",
+    };
+    xml.text("type", &[("arch", "x86_64"), ("machine", machine)], "hvm");
+    if let Some(secure_boot) = secure_boot {
+        xml.open("firmware", &[]);
+        let enabled = yes_no(secure_boot);
+        xml.empty("feature", &[("enabled", enabled), ("name", "secure-boot")]);
+        xml.close();
+        if let Some(nvram) = &plan.nvram {
+            xml.text("nvram", &[], &absolute(plan, nvram));
+        }
+    }
+    xml.empty("smbios", &[("mode", "sysinfo")]);
+    xml.close();
+}
+
+fn sysinfo(xml: &mut Xml, plan: &VmPlan) {
+    let smbios = &plan.smbios;
+    // libvirt refuses any other form.
+    let date = smbios.bios_date.clone().filter(|date| is_us_date(date));
+    let groups: [(&str, Vec<Named<'_>>); 4] = [
+        (
+            "bios",
+            vec![
+                ("vendor", &smbios.bios_vendor),
+                ("version", &smbios.bios_version),
+                ("date", &date),
+            ],
+        ),
+        (
+            "system",
+            vec![
+                ("manufacturer", &smbios.manufacturer),
+                ("product", &smbios.product),
+                ("version", &smbios.version),
+                ("serial", &smbios.serial),
+                // Must be the domain's own.
+                ("uuid", &plan.uuid),
+                ("sku", &smbios.sku),
+                ("family", &smbios.family),
+            ],
+        ),
+        (
+            "baseBoard",
+            vec![
+                ("manufacturer", &smbios.board_manufacturer),
+                ("product", &smbios.board_product),
+                ("version", &smbios.board_version),
+                ("serial", &smbios.board_serial),
+            ],
+        ),
+        (
+            "chassis",
+            vec![
+                ("manufacturer", &smbios.chassis_manufacturer),
+                ("serial", &smbios.chassis_serial),
+                ("asset", &smbios.chassis_asset_tag),
+            ],
+        ),
+    ];
+    xml.open("sysinfo", &[("type", "smbios")]);
+    for (group, entries) in groups {
+        if entries.iter().all(|(_, value)| value.is_none()) {
+            continue;
+        }
+        xml.open(group, &[]);
+        for (name, value) in entries {
+            if let Some(value) = value {
+                xml.text("entry", &[("name", name)], value);
+            }
+        }
+        xml.close();
+    }
+    xml.close();
+}
+
+fn features(xml: &mut Xml, plan: &VmPlan) {
+    xml.open("features", &[]);
+    xml.empty("acpi", &[]);
+    xml.empty("apic", &[]);
+    if plan.firmware == (VmFirmware::Uefi { secure_boot: true }) {
+        // Keeps the guest from writing the variables past the firmware.
+        xml.empty("smm", &[("state", "on")]);
+    }
+    xml.close();
+}
+
+fn cpu(xml: &mut Xml, plan: &VmPlan) {
+    match plan.hypervisor {
+        Hypervisor::Kvm => xml.open("cpu", &[("mode", "host-model")]),
+        Hypervisor::Tcg => xml.open("cpu", &[("mode", "maximum")]),
+    }
+    xml.empty(
+        "topology",
+        &[
+            ("sockets", &plan.sockets.to_string()),
+            ("cores", &plan.cores.to_string()),
+            ("threads", &plan.threads.to_string()),
+        ],
+    );
+    xml.close();
+}
+
+fn clock(xml: &mut Xml, rtc: RtcBasis) {
+    let offset = match rtc {
+        RtcBasis::Utc => "utc",
+        RtcBasis::Localtime => "localtime",
+    };
+    xml.open("clock", &[("offset", offset)]);
+    xml.empty("timer", &[("name", "rtc"), ("tickpolicy", "catchup")]);
+    xml.empty("timer", &[("name", "pit"), ("tickpolicy", "delay")]);
+    xml.empty("timer", &[("name", "hpet"), ("present", "no")]);
+    xml.close();
+}
+
+fn disks(xml: &mut Xml, plan: &VmPlan) {
+    let disks = &plan.disks;
+    let mut scsi: Vec<DiskBus> = Vec::new();
+    // Names must be unique over all buses that share a prefix.
+    let mut names = [("hd", 0_usize), ("sd", 0), ("vd", 0)];
+    for (index, disk) in disks.iter().enumerate() {
+        let on_same_bus = disks
+            .iter()
+            .take(index)
+            .filter(|other| other.bus == disk.bus)
+            .count();
+        let (bus, prefix) = target(disk.bus);
+        let number = names
+            .iter_mut()
+            .find(|(name, _)| *name == prefix)
+            .map_or(0, |(_, next)| {
+                *next = next.saturating_add(1);
+                next.saturating_sub(1)
+            });
+        if disk.bus.is_scsi() && !scsi.contains(&disk.bus) {
+            scsi.push(disk.bus);
+        }
+        let controller = scsi
+            .iter()
+            .position(|bus| *bus == disk.bus)
+            .unwrap_or_default();
+        let name = format!("{prefix}{}", letters(number));
+        xml.open("disk", &[("type", "file"), ("device", "disk")]);
+        xml.empty(
+            "driver",
+            &[
+                ("name", "qemu"),
+                ("type", "qcow2"),
+                ("cache", "none"),
+                ("discard", "unmap"),
+            ],
+        );
+        xml.empty("source", &[("file", &absolute(plan, &disk.file))]);
+        if (disk.logical_block_bytes, disk.physical_block_bytes) != (512, 512) {
+            xml.empty(
+                "blockio",
+                &[
+                    ("logical_block_size", &disk.logical_block_bytes.to_string()),
+                    (
+                        "physical_block_size",
+                        &disk.physical_block_bytes.to_string(),
+                    ),
+                ],
+            );
+        }
+        xml.empty("target", &[("dev", &name), ("bus", bus)]);
+        if let Some(serial) = &disk.serial {
+            xml.text("serial", &[], serial);
+        }
+        // libvirt 9.0: "Only ide and scsi disk support wwn".
+        if let Some(wwn) = &disk.wwn
+            && (disk.bus.is_scsi() || disk.bus == DiskBus::Ide)
+        {
+            xml.text("wwn", &[], wwn);
+        }
+        xml.empty("boot", &[("order", &disk.boot_index.to_string())]);
+        if disk.bus == DiskBus::Nvme {
+            xml.empty("alias", &[("name", &nvme_alias(index))]);
+        }
+        address(xml, disk.bus, on_same_bus, controller);
+        xml.close();
+    }
+    for (index, bus) in scsi.iter().enumerate() {
+        let model = match bus {
+            DiskBus::MegaSas => "lsisas1078",
+            DiskBus::MptSas => "lsisas1068",
+            _ => "virtio-scsi",
+        };
+        xml.empty(
+            "controller",
+            &[
+                ("type", "scsi"),
+                ("index", &index.to_string()),
+                ("model", model),
+            ],
+        );
+    }
+}
+
+/// libvirt's name of the bus, and the prefix of names on it.
+fn target(bus: DiskBus) -> (&'static str, &'static str) {
+    match bus {
+        DiskBus::Ide => ("ide", "hd"),
+        DiskBus::Sata => ("sata", "sd"),
+        DiskBus::MegaSas | DiskBus::MptSas | DiskBus::VirtioScsi => ("scsi", "sd"),
+        DiskBus::Usb => ("usb", "sd"),
+        // See `override_nvme`.
+        DiskBus::VirtioBlk | DiskBus::Nvme => ("virtio", "vd"),
+    }
+}
+
+/// The place of the `n`th disk of its bus; PCI devices and USB disks find theirs themselves.
+fn address(xml: &mut Xml, bus: DiskBus, n: usize, scsi_controller: usize) {
+    let (controller, channel, target, unit) = match bus {
+        DiskBus::Ide => (0, n / 2, 0, n % 2),
+        DiskBus::Sata => (n / SATA_PORTS, 0, 0, n % SATA_PORTS),
+        DiskBus::MegaSas | DiskBus::MptSas | DiskBus::VirtioScsi => (scsi_controller, 0, n, 0),
+        DiskBus::Nvme | DiskBus::VirtioBlk | DiskBus::Usb => return,
+    };
+    xml.empty(
+        "address",
+        &[
+            ("type", "drive"),
+            ("controller", &controller.to_string()),
+            ("bus", &channel.to_string()),
+            ("target", &target.to_string()),
+            ("unit", &unit.to_string()),
+        ],
+    );
+}
+
+/// Names given by users must begin with `ua-`.
+fn nvme_alias(index: usize) -> String {
+    format!("ua-nvme-{index}")
+}
+
+/// libvirt before 11.5 has no emulated NVMe disk. One on virtio-blk is the same to libvirt (a PCI
+/// device with a drive, a serial number, a place in the order of booting), so the disk is declared
+/// as that and only the name of QEMU's device is replaced (`qemu:override`, since libvirt 8.2).
+/// Unlike a whole device in `qemu:commandline` it keeps libvirt's PCI addresses, its security labels
+/// on the image and its block jobs.
+fn override_nvme(xml: &mut Xml, disks: &[PlannedDisk]) {
+    xml.open("qemu:override", &[]);
+    for (index, disk) in disks.iter().enumerate() {
+        if disk.bus != DiskBus::Nvme {
+            continue;
+        }
+        xml.open("qemu:device", &[("alias", &nvme_alias(index))]);
+        xml.open("qemu:frontend", &[]);
+        let property = |name, value| [("name", name), ("type", "string"), ("value", value)];
+        xml.empty("qemu:property", &property("driver", "nvme"));
+        if disk.serial.is_none() {
+            // QEMU: "serial property not set".
+            xml.empty("qemu:property", &property("serial", &nvme_alias(index)));
+        }
+        xml.close();
+        xml.close();
+    }
+    xml.close();
+}
+
+fn interface(xml: &mut Xml, nic: &PlannedNic) {
+    // Not type='user', which virt-v2v drops.
+    xml.open("interface", &[("type", "network")]);
+    xml.empty("mac", &[("address", &nic.mac)]);
+    xml.empty("source", &[("network", "default")]);
+    xml.empty("model", &[("type", nic.model.name())]);
+    xml.close();
+}
+
+/// What every VM gets: a serial line, a screen, an agent's channel, random numbers, and a balloon
+/// that gives unused memory back, which also makes live migration cheap.
+fn other_devices(xml: &mut Xml) {
+    xml.open("serial", &[("type", "pty")]);
+    xml.empty("target", &[("port", "0")]);
+    xml.close();
+    xml.open("console", &[("type", "pty")]);
+    xml.empty("target", &[("type", "serial"), ("port", "0")]);
+    xml.close();
+    xml.open("channel", &[("type", "unix")]);
+    let agent = [("type", "virtio"), ("name", "org.qemu.guest_agent.0")];
+    xml.empty("target", &agent);
+    xml.close();
+    xml.empty("input", &[("type", "tablet"), ("bus", "usb")]);
+    xml.empty("graphics", &[("type", "vnc"), ("autoport", "yes")]);
+    xml.open("video", &[]);
+    xml.empty("model", &[("type", "vga")]);
+    xml.close();
+    xml.empty(
+        "memballoon",
+        &[("model", "virtio"), ("freePageReporting", "on")],
+    );
+    xml.open("rng", &[("model", "virtio")]);
+    xml.text("backend", &[("model", "random")], "/dev/urandom");
+    xml.close();
+}
+
+fn absolute(plan: &VmPlan, path: &Path) -> String {
+    let folder = Path::new(DEFAULT_IMAGES).join(&plan.name);
+    folder.join(path).display().to_string()
+}
+
+fn yes_no(yes: bool) -> &'static str {
+    if yes { "yes" } else { "no" }
+}
+
+/// `MM/DD/YYYY`
+fn is_us_date(text: &str) -> bool {
+    let parts: Vec<&str> = text.split('/').collect();
+    let [month, day, year] = *parts else {
+        return false;
+    };
+    let number = |text: &str, digits: usize| {
+        (text.len() == digits && text.bytes().all(|b| b.is_ascii_digit()))
+            .then(|| text.parse::<u32>().ok())
+            .flatten()
+    };
+    number(month, 2).is_some_and(|m| (1..=12).contains(&m))
+        && number(day, 2).is_some_and(|d| (1..=31).contains(&d))
+        && number(year, 4).is_some_and(|y| y >= 1900)
+}
+
+/// 0 is `a`, 25 `z`, 26 `aa`, as the kernel names disks.
+fn letters(mut number: usize) -> String {
+    let mut name = String::new();
+    loop {
+        let digit = u8::try_from(number % 26).unwrap_or(0);
+        name.insert(0, char::from(b'a'.saturating_add(digit)));
+        if number < 26 {
+            return name;
+        }
+        number = number / 26 - 1;
+    }
+}
+
+/// Writes elements into memory, which cannot fail; quick-xml escapes every text and attribute.
+struct Xml {
+    writer: Writer<Vec<u8>>,
+    open: Vec<String>,
+}
+
+impl Xml {
+    fn new() -> Self {
+        Self {
+            writer: Writer::new_with_indent(Vec::new(), b' ', 2),
+            open: Vec::new(),
+        }
+    }
+
+    fn event(&mut self, event: Event<'_>) {
+        // Into a Vec: there is no error to meet.
+        let _ = self.writer.write_event(event);
+    }
+
+    fn open(&mut self, name: &str, attributes: &[(&str, &str)]) {
+        self.open.push(name.to_owned());
+        self.event(Event::Start(start(name, attributes)));
+    }
+
+    fn close(&mut self) {
+        if let Some(name) = self.open.pop() {
+            self.event(Event::End(BytesEnd::new(name)));
+        }
+    }
+
+    fn empty(&mut self, name: &str, attributes: &[(&str, &str)]) {
+        self.event(Event::Empty(start(name, attributes)));
+    }
+
+    fn text(&mut self, name: &str, attributes: &[(&str, &str)], text: &str) {
+        self.open(name, attributes);
+        self.event(Event::Text(BytesText::new(text)));
+        self.close();
+    }
+
+    fn finish(self) -> String {
+        let mut text = String::from_utf8_lossy(&self.writer.into_inner()).into_owned();
+        text.push('\n');
+        text
+    }
+}
+
+fn start<'a>(name: &'a str, attributes: &[(&'a str, &'a str)]) -> BytesStart<'a> {
+    BytesStart::new(name).with_attributes(attributes.iter().copied())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn disks_are_lettered_as_the_kernel_does() {
+        for (number, name) in [(0, "a"), (25, "z"), (26, "aa"), (701, "zz"), (702, "aaa")] {
+            assert_eq!(letters(number), name);
+        }
+    }
+
+    #[test]
+    fn only_dates_that_libvirt_takes_are_dates() {
+        assert!(is_us_date("07/31/2023"));
+        for text in [
+            "2023-07-31",
+            "7/31/2023",
+            "13/01/2023",
+            "07/31/23",
+            "07/31/2023 x",
+        ] {
+            assert!(!is_us_date(text), "{text}");
+        }
+    }
+}

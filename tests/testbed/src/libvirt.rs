@@ -1,0 +1,135 @@
+//! libvirt without its daemon: a private one inside `virsh` (`qemu:///embed`), below a folder of
+//! its own, so that tests neither need nor touch the machine's libvirt.
+
+use crate::command::{missing, run, shown, tool};
+use anyhow::{Context, Result, bail, ensure};
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// A private libvirt.
+#[derive(Debug)]
+pub struct Libvirt {
+    uri: String,
+    root: PathBuf,
+}
+
+impl Libvirt {
+    /// Below `root`, an existing folder with an absolute path.
+    pub fn new(root: &Path) -> Self {
+        Self {
+            uri: format!("qemu:///embed?root={}", root.display()),
+            root: root.to_owned(),
+        }
+    }
+
+    /// For `--connect`.
+    pub fn uri(&self) -> &str {
+        &self.uri
+    }
+
+    /// The definition of a domain.
+    ///
+    /// # Errors
+    /// When there is no such domain.
+    pub fn definition(&self, domain: &str) -> Result<String> {
+        run(self.virsh().args(["dumpxml", "--inactive", domain]))
+    }
+
+    /// Starts a defined domain with its serial line going to a file.
+    ///
+    /// # Errors
+    /// When libvirt refuses the domain.
+    pub fn start(&self, domain: &str) -> Result<Domain> {
+        let log = self.root.join("serial.log");
+        let definition = with_serial_file(&self.definition(domain)?, &log)?;
+        let file = self.root.join("with-serial-file.xml");
+        fs::write(&file, definition).with_context(|| format!("writing {}", file.display()))?;
+        let mut command = self.virsh();
+        command.stdin(Stdio::piped()).stdout(Stdio::null());
+        // The machine lives as long as this virsh, which waits for the next command.
+        let said = self.root.join("virsh.log");
+        command.stderr(fs::File::create(&said).context("making virsh's log")?);
+        let mut child = command.spawn().with_context(|| missing(&command))?;
+        let mut stdin = child.stdin.take().context("virsh's standard input")?;
+        writeln!(stdin, "define {}\nstart {domain}", file.display())
+            .with_context(|| format!("speaking to {}", shown(&command)))?;
+        Ok(Domain {
+            child,
+            stdin,
+            name: domain.to_owned(),
+            log,
+            said,
+        })
+    }
+
+    fn virsh(&self) -> Command {
+        let mut command = tool("virsh");
+        command.args(["--quiet", "-c", &self.uri]);
+        command
+    }
+}
+
+/// A running domain; switched off when dropped.
+#[derive(Debug)]
+pub struct Domain {
+    child: Child,
+    stdin: std::process::ChildStdin,
+    name: String,
+    log: PathBuf,
+    said: PathBuf,
+}
+
+impl Domain {
+    /// Waits until `text` stands in what the domain said on its serial line; returns all of it.
+    ///
+    /// # Errors
+    /// When it does not within `timeout`, or virsh refused to start the domain.
+    pub fn wait_for(&mut self, text: &str, timeout: Duration) -> Result<String> {
+        let deadline = Instant::now() + timeout;
+        loop {
+            let bytes = fs::read(&self.log).unwrap_or_default();
+            let heard = String::from_utf8_lossy(&strip_ansi_escapes::strip(bytes)).into_owned();
+            if heard.contains(text) {
+                return Ok(heard);
+            }
+            let said = fs::read_to_string(&self.said).unwrap_or_default();
+            if said.contains("error:") || Instant::now() >= deadline {
+                bail!(
+                    "waiting for \"{text}\" from the libvirt domain {}; virsh said: {}; the \
+                     serial line's end:\n{}",
+                    self.name,
+                    said.trim(),
+                    heard.lines().rev().take(30).collect::<Vec<_>>().join("\n")
+                );
+            }
+            std::thread::sleep(Duration::from_millis(200));
+        }
+    }
+}
+
+impl Drop for Domain {
+    fn drop(&mut self) {
+        // A virsh that has ended has taken its domain with it.
+        let _ = writeln!(self.stdin, "destroy {}\nquit", self.name);
+        let _ = self.child.wait();
+    }
+}
+
+/// The definition with its serial line, a pseudo-terminal, sent to a file instead.
+fn with_serial_file(definition: &str, log: &Path) -> Result<String> {
+    const PTY: &str = "<serial type='pty'>";
+    ensure!(
+        definition.matches(PTY).count() == 1,
+        "the domain has not exactly one serial line on a pseudo-terminal:\n{definition}"
+    );
+    let file = format!("<serial type='file'><source path='{}'/>", log.display());
+    // The console is the serial line's second name and must be of the same kind: libvirt adds it.
+    let mut text = definition.replace(PTY, &file);
+    if let (Some(start), Some(end)) = (text.find("<console "), text.find("</console>")) {
+        text.replace_range(start..end + "</console>".len(), "");
+    }
+    Ok(text)
+}

@@ -1,0 +1,277 @@
+//! What a machine is made of: a builder that becomes QEMU's command line.
+
+use super::firmware::Firmware;
+use super::run::Running;
+use anyhow::Result;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+/// The bus that a disk hangs on, as in real servers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Bus {
+    /// SATA on AHCI.
+    Sata,
+    /// NVMe.
+    Nvme,
+    /// A paravirtual disk: what a machine that is a VM already has.
+    Virtio,
+    /// SCSI (as SAS disks are) on virtio-scsi; can be unplugged at any moment.
+    Scsi,
+}
+
+/// One disk of the machine.
+#[derive(Debug, Clone)]
+pub struct Drive {
+    pub(crate) path: PathBuf,
+    pub(crate) format: &'static str,
+    pub(crate) bus: Bus,
+    pub(crate) serial: String,
+    pub(crate) model: Option<String>,
+}
+
+impl Drive {
+    /// A raw image as a disk with a serial number.
+    pub fn raw(path: impl Into<PathBuf>, bus: Bus, serial: &str) -> Self {
+        Self {
+            path: path.into(),
+            format: "raw",
+            bus,
+            serial: serial.into(),
+            model: None,
+        }
+    }
+
+    /// A qcow2 image as a disk with a serial number.
+    pub fn qcow2(path: impl Into<PathBuf>, bus: Bus, serial: &str) -> Self {
+        Self {
+            format: "qcow2",
+            ..Self::raw(path, bus, serial)
+        }
+    }
+
+    /// The model that the disk reports (SATA and SCSI only: QEMU fixes the others').
+    #[must_use]
+    pub fn model(mut self, model: &str) -> Self {
+        self.model = Some(model.into());
+        self
+    }
+}
+
+/// Where the machine's screen and first serial line go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Screen {
+    /// Nowhere visible: the serial line and screenshots are for the program.
+    Hidden,
+    /// A window; the serial line is for the program.
+    Window,
+    /// The terminal that we run in shows the serial line and types into it.
+    Terminal,
+}
+
+/// The machine to be. Every field has a usable default; see [`Machine::new`].
+#[derive(Debug, Clone)]
+pub struct Machine {
+    pub(crate) firmware: Firmware,
+    pub(crate) memory_mib: u32,
+    pub(crate) disks: Vec<Drive>,
+    pub(crate) sticks: Vec<(PathBuf, String)>,
+    pub(crate) network_cards: Vec<(&'static str, String)>,
+    pub(crate) product: Option<(String, String, String)>,
+    pub(crate) variables: Option<PathBuf>,
+    pub(crate) stays_after_shutdown: bool,
+    pub(crate) screen: Screen,
+    pub(crate) extra: Vec<OsString>,
+}
+
+impl Machine {
+    /// Two processors, 1 GiB of memory, no disks, no network, no visible screen.
+    pub fn new(firmware: Firmware) -> Self {
+        Self {
+            firmware,
+            memory_mib: 1024,
+            disks: Vec::new(),
+            sticks: Vec::new(),
+            network_cards: Vec::new(),
+            product: None,
+            variables: None,
+            stays_after_shutdown: false,
+            screen: Screen::Hidden,
+            extra: Vec::new(),
+        }
+    }
+
+    /// Memory in MiB.
+    #[must_use]
+    pub fn memory_mib(mut self, memory_mib: u32) -> Self {
+        self.memory_mib = memory_mib;
+        self
+    }
+
+    /// Adds a disk. The n-th one (from 0) is `disk<n>` in QMP.
+    #[must_use]
+    pub fn disk(mut self, drive: Drive) -> Self {
+        self.disks.push(drive);
+        self
+    }
+
+    /// Plugs a USB stick into a USB 3 port; the machine boots from the first one. The n-th one
+    /// (from 0) is `stick<n>` in QMP.
+    #[must_use]
+    pub fn stick(mut self, image: &Path, serial: &str) -> Self {
+        self.sticks.push((image.to_owned(), serial.to_owned()));
+        self
+    }
+
+    /// Adds a network card of QEMU's `model` (`e1000e`, `virtio-net-pci`) with an address, on a
+    /// network that reaches nothing.
+    #[must_use]
+    pub fn network_card(mut self, model: &'static str, mac: &str) -> Self {
+        self.network_cards.push((model, mac.to_owned()));
+        self
+    }
+
+    /// What SMBIOS says: manufacturer, product, serial number.
+    #[must_use]
+    pub fn product(mut self, manufacturer: &str, product: &str, serial: &str) -> Self {
+        self.product = Some((manufacturer.into(), product.into(), serial.into()));
+        self
+    }
+
+    /// Keeps the UEFI variables in this file, which must exist ([`Firmware::new_variables`]);
+    /// otherwise the machine gets a fresh store that goes with it.
+    #[must_use]
+    pub fn variables(mut self, path: &Path) -> Self {
+        self.variables = Some(path.to_owned());
+        self
+    }
+
+    /// QEMU stays after the guest has powered off, so that it can still be asked for its block
+    /// statistics: see [`Running::wait_shutdown`].
+    #[must_use]
+    pub fn stays_after_shutdown(mut self) -> Self {
+        self.stays_after_shutdown = true;
+        self
+    }
+
+    /// QEMU ends when the guest powers off: the default.
+    #[must_use]
+    pub fn powers_off(mut self) -> Self {
+        self.stays_after_shutdown = false;
+        self
+    }
+
+    /// Where the screen goes.
+    #[must_use]
+    pub fn screen(mut self, screen: Screen) -> Self {
+        self.screen = screen;
+        self
+    }
+
+    /// Further arguments for QEMU.
+    #[must_use]
+    pub fn extra(mut self, arguments: &[&str]) -> Self {
+        self.extra.extend(arguments.iter().map(OsString::from));
+        self
+    }
+
+    /// Switches the machine on.
+    ///
+    /// # Errors
+    /// When QEMU is missing or refuses: the error carries what it said.
+    pub fn start(self) -> Result<Running> {
+        Running::start(self)
+    }
+
+    /// QEMU's arguments, apart from the sockets that belong to a run.
+    pub(crate) fn arguments(&self, variables: &Path) -> Result<Vec<OsString>> {
+        let mut line = CommandLine(self.firmware.arguments(variables)?);
+        // Software emulation: tests must give the same result on machines without KVM.
+        line.add("-accel", "tcg,thread=multi");
+        line.add("-smp", "2");
+        line.add("-m", format!("{}M", self.memory_mib));
+        line.add("-vga", "std");
+        line.flag("-nodefaults");
+        line.flag("-no-user-config");
+        line.flag("-no-reboot");
+        if self.stays_after_shutdown {
+            line.flag("-no-shutdown");
+        }
+        if let Some((manufacturer, product, serial)) = &self.product {
+            line.add(
+                "-smbios",
+                format!("type=1,manufacturer={manufacturer},product={product},serial={serial}"),
+            );
+        }
+        line.add("-device", "qemu-xhci,id=xhci,p2=8,p3=8");
+        for (index, (path, serial)) in self.sticks.iter().enumerate() {
+            line.block(&format!("stick{index}"), "raw", path);
+            line.add(
+                "-device",
+                format!(
+                    "usb-storage,id=stick{index},bus=xhci.0,drive=stick{index}-node,\
+                     serial={serial},removable=on,bootindex={index}"
+                ),
+            );
+        }
+        if self.disks.iter().any(|disk| disk.bus == Bus::Scsi) {
+            line.add("-device", "virtio-scsi-pci,id=scsi");
+        }
+        for (index, disk) in self.disks.iter().enumerate() {
+            line.block(&format!("disk{index}"), disk.format, &disk.path);
+            line.add("-device", self.disk_device(index, disk));
+        }
+        for (index, (model, mac)) in self.network_cards.iter().enumerate() {
+            line.add("-netdev", format!("user,id=net{index},restrict=on"));
+            line.add("-device", format!("{model},netdev=net{index},mac={mac}"));
+        }
+        line.0.extend(self.extra.iter().cloned());
+        Ok(line.0)
+    }
+
+    fn disk_device(&self, index: usize, disk: &Drive) -> String {
+        let serial = &disk.serial;
+        let model = disk.model.as_ref();
+        let device = match disk.bus {
+            // The machine's own AHCI controller has six ports, each its own bus.
+            Bus::Sata => {
+                format!("ide-hd,bus=ide.{index}")
+                    + &model.map_or(String::new(), |model| format!(",model={model}"))
+            }
+            Bus::Nvme => "nvme".to_owned(),
+            Bus::Virtio => "virtio-blk-pci".to_owned(),
+            Bus::Scsi => {
+                "scsi-hd,bus=scsi.0".to_owned()
+                    + &model.map_or(String::new(), |model| format!(",product={model}"))
+            }
+        };
+        let bootindex = index + self.sticks.len();
+        format!(
+            "{device},id=disk{index},drive=disk{index}-node,serial={serial},bootindex={bootindex}"
+        )
+    }
+}
+
+/// QEMU's command line while it grows.
+struct CommandLine(Vec<OsString>);
+
+impl CommandLine {
+    fn flag(&mut self, flag: &str) {
+        self.0.push(flag.into());
+    }
+
+    fn add(&mut self, option: &str, value: impl Into<OsString>) {
+        self.0.push(option.into());
+        self.0.push(value.into());
+    }
+
+    /// A block node `<id>-node`. The guest's flushes are not passed on to the host's disk: the
+    /// machines are thrown away, and a killed QEMU loses nothing that is in the page cache.
+    fn block(&mut self, id: &str, format: &str, path: &Path) {
+        let mut value = OsString::from(format!(
+            "driver={format},node-name={id}-node,discard=unmap,cache.no-flush=on,\
+             file.driver=file,file.cache.no-flush=on,file.filename="
+        ));
+        value.push(path);
+        self.add("-blockdev", value);
+    }
+}

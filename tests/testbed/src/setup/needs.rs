@@ -1,0 +1,256 @@
+//! The packages that building and testing need, beyond Rust.
+
+use std::path::Path;
+
+/// What a package is needed for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    /// Building the programs.
+    Build,
+    /// Making the stick image.
+    Image,
+    /// Running virtual machines.
+    Machines,
+    /// Making the disks of test servers.
+    Guests,
+    /// Importing into libvirt.
+    Libvirt,
+    /// The tools that tests hold our results against.
+    Checks,
+}
+
+impl Purpose {
+    /// All of them.
+    pub const ALL: [Self; 6] = [
+        Self::Build,
+        Self::Image,
+        Self::Machines,
+        Self::Guests,
+        Self::Libvirt,
+        Self::Checks,
+    ];
+}
+
+/// One package.
+#[derive(Debug, Clone, Copy)]
+pub struct Need {
+    /// What it is needed for.
+    pub purpose: Purpose,
+    /// Its name, in Debian and in Ubuntu.
+    pub package: &'static str,
+    /// A program (searched where programs are) or a file (a whole path) that it brings.
+    pub shown_by: &'static str,
+    /// For the person: why.
+    pub why: &'static str,
+    /// Only where this is so.
+    pub only: Only,
+}
+
+/// Where a package is needed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Only {
+    /// On every machine.
+    Always,
+    /// Where the person is not root.
+    NotRoot,
+    /// Where apt knows no Debian mirror, as on Ubuntu.
+    NotDebian,
+}
+
+/// Where programs are, whatever the person's PATH says.
+const PROGRAMS: [&str; 6] = [
+    "/usr/bin",
+    "/usr/sbin",
+    "/bin",
+    "/sbin",
+    "/usr/local/bin",
+    "/usr/local/sbin",
+];
+
+const fn need(
+    purpose: Purpose,
+    package: &'static str,
+    shown_by: &'static str,
+    why: &'static str,
+) -> Need {
+    Need {
+        purpose,
+        package,
+        shown_by,
+        why,
+        only: Only::Always,
+    }
+}
+
+impl Need {
+    const fn only(mut self, only: Only) -> Self {
+        self.only = only;
+        self
+    }
+
+    /// Whether this machine needs it at all.
+    pub(super) fn applies(&self) -> bool {
+        match self.only {
+            Only::Always => true,
+            Only::NotRoot => !rustix::process::geteuid().is_root(),
+            Only::NotDebian => !std::fs::read_to_string("/etc/os-release")
+                .unwrap_or_default()
+                .lines()
+                .any(|line| line == "ID=debian"),
+        }
+    }
+
+    /// Whether it is there.
+    pub(super) fn is_met(&self) -> bool {
+        if self.shown_by.starts_with('/') {
+            return Path::new(self.shown_by).exists();
+        }
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        std::env::split_paths(&path)
+            .chain(PROGRAMS.map(Into::into))
+            .any(|folder| folder.join(self.shown_by).is_file())
+    }
+}
+
+/// Every package, grouped by purpose.
+pub const ALL: &[Need] = &[
+    need(Purpose::Build, "gcc", "cc", "linking, and compiling zstd"),
+    need(
+        Purpose::Build,
+        "libc6-dev",
+        "/usr/include/stdio.h",
+        "compiling zstd, and static programs",
+    ),
+    need(
+        Purpose::Image,
+        "debian-archive-keyring",
+        "/usr/share/keyrings/debian-archive-keyring.gpg",
+        "proving that Debian's packages are Debian's",
+    ),
+    need(
+        Purpose::Image,
+        "python-apt-common",
+        "/usr/share/python-apt/templates/Debian.info",
+        "knowing a Debian mirror",
+    )
+    .only(Only::NotDebian),
+    need(
+        Purpose::Machines,
+        "qemu-system-x86",
+        "qemu-system-x86_64",
+        "running virtual machines",
+    ),
+    need(
+        Purpose::Machines,
+        "qemu-utils",
+        "qemu-img",
+        "checking disk images",
+    ),
+    need(
+        Purpose::Machines,
+        "seabios",
+        "/usr/share/seabios/bios.bin",
+        "legacy BIOS in virtual machines",
+    ),
+    need(
+        Purpose::Machines,
+        "ovmf",
+        "/usr/share/OVMF/OVMF_CODE_4M.fd",
+        "UEFI in virtual machines",
+    ),
+    need(
+        Purpose::Guests,
+        "mmdebstrap",
+        "mmdebstrap",
+        "installing a Debian server for the tests",
+    ),
+    need(
+        Purpose::Guests,
+        "uidmap",
+        "newuidmap",
+        "installing it without being root",
+    )
+    .only(Only::NotRoot),
+    need(
+        Purpose::Guests,
+        "fdisk",
+        "sfdisk",
+        "partition tables of test disks",
+    ),
+    need(
+        Purpose::Guests,
+        "dosfstools",
+        "mkfs.vfat",
+        "EFI system partitions of test disks",
+    ),
+    need(
+        Purpose::Guests,
+        "mtools",
+        "mcopy",
+        "putting files on them without mounting",
+    ),
+    need(
+        Purpose::Libvirt,
+        "libvirt-daemon-system",
+        "libvirtd",
+        "importing into libvirt",
+    ),
+    need(
+        Purpose::Libvirt,
+        "libvirt-daemon-driver-qemu",
+        "/usr/lib/x86_64-linux-gnu/libvirt/connection-driver/libvirt_driver_qemu.so",
+        "libvirt's machines in QEMU",
+    ),
+    need(
+        Purpose::Libvirt,
+        "libvirt-clients",
+        "virsh",
+        "starting the imported machine",
+    ),
+    need(
+        Purpose::Libvirt,
+        "libxml2-utils",
+        "xmllint",
+        "holding domain.xml against libvirt's schema",
+    ),
+    need(
+        Purpose::Checks,
+        "e2fsprogs",
+        "mke2fs",
+        "ext2, ext3 and ext4 to read in tests",
+    ),
+    need(
+        Purpose::Checks,
+        "gdisk",
+        "sgdisk",
+        "a second opinion on partition tables",
+    ),
+    need(
+        Purpose::Checks,
+        "partclone",
+        "partclone.ext4",
+        "a second opinion on used blocks",
+    ),
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_there_is_found_and_what_is_not_is_missing() {
+        let there = need(Purpose::Build, "coreutils", "ls", "");
+        let program = need(Purpose::Build, "none", "haulier-no-such-program", "");
+        let file = need(Purpose::Build, "none", "/no/such/file", "");
+        assert!(there.is_met() && !program.is_met() && !file.is_met());
+    }
+
+    #[test]
+    fn every_package_is_listed_once() {
+        let mut names: Vec<&str> = ALL.iter().map(|need| need.package).collect();
+        let count = names.len();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), count);
+    }
+}

@@ -1,0 +1,151 @@
+//! Bad luck, and what it gets: a plain sentence, the right exit code, and never a capture that
+//! looks whole.
+
+use haulier_testbed::command::run;
+use haulier_testbed::guest::{Base, Guest, Kind};
+use haulier_testbed::journey::{self, BOOT, CAPTURE, DISK_SERIAL, Ended, STICK_SERIAL, UNATTENDED};
+use haulier_testbed::product::{Product, scratch};
+use haulier_testbed::qemu::{Bus, Running};
+use haulier_testbed::stick::{STICK_BYTES, Stick};
+use std::path::PathBuf;
+use std::time::Instant;
+use tempfile::TempDir;
+
+struct Scene {
+    folder: TempDir,
+    product: Product,
+    guest: Guest,
+}
+
+impl Scene {
+    fn new() -> Self {
+        let folder = scratch().unwrap();
+        let base = Base::get(&|line| println!("{line}")).unwrap();
+        let disk = folder.path().join("server.img");
+        Self {
+            guest: Guest::make(&base, Kind::BiosMbr, &disk).unwrap(),
+            product: Product::find().unwrap(),
+            folder,
+        }
+    }
+
+    fn stick(&self, name: &str, bytes: u64) -> Stick {
+        let path: PathBuf = self.folder.path().join(name);
+        let stick = Stick::make(&self.product.image, &self.product.lock, &path, bytes).unwrap();
+        stick.answer(UNATTENDED).unwrap();
+        stick
+    }
+
+    /// Boots the stick beside the server and waits until a capture is under way.
+    fn in_the_middle(&self, stick: &Stick, bus: Bus) -> (Running, Instant) {
+        let start = Instant::now();
+        let mut machine = journey::server(&self.guest, bus)
+            .stick(stick.path(), STICK_SERIAL)
+            .start()
+            .unwrap();
+        machine.serial().wait_for("Haulier ", BOOT).unwrap();
+        machine.serial().wait_for("capturing", CAPTURE).unwrap();
+        // More than the boot and the used maps have read: the copy itself is running.
+        loop {
+            let read = machine.qmp().block_stats("disk0").unwrap().read_bytes;
+            if read > 64 << 20 {
+                return (machine, start);
+            }
+            assert!(start.elapsed() < CAPTURE, "{}", machine.serial().tail());
+            std::thread::sleep(std::time::Duration::from_millis(100));
+        }
+    }
+
+    /// No finished capture is on the stick, according to the program itself and to the names.
+    fn assert_nothing_whole(&self, stick: &Stick) {
+        let listed = run(self
+            .product
+            .command()
+            .args(["list", "--json"])
+            .arg(stick.path()))
+        .unwrap();
+        assert!(!listed.contains("\"disk-0.qcow2\""), "{listed}");
+        let imported = self
+            .product
+            .command()
+            .arg("import")
+            .arg(stick.path())
+            .args(["--to", "qemu", "--out"])
+            .arg(self.folder.path().join("vm"))
+            .output()
+            .unwrap();
+        assert!(
+            !imported.status.success(),
+            "an unfinished capture was imported"
+        );
+    }
+}
+
+fn assert_refused(ended: &Ended, words: &[&str]) {
+    assert_eq!(ended.exit_code, 4, "{}", ended.screen);
+    for word in words {
+        assert!(
+            ended.screen.contains(word),
+            "\"{word}\" in:\n{}",
+            ended.screen
+        );
+    }
+}
+
+#[test]
+fn a_stick_that_is_too_small_is_refused_with_both_numbers() {
+    let scene = Scene::new();
+    let stick = scene.stick("stick.img", 256 << 20);
+    let ended = journey::capture(journey::server(&scene.guest, Bus::Sata), &stick).unwrap();
+    assert_refused(&ended, &["needs", "free", "MiB", STICK_SERIAL]);
+    assert_eq!(ended.source.writes, 0);
+    scene.assert_nothing_whole(&stick);
+}
+
+#[test]
+fn two_sticks_with_the_same_identity_are_refused() {
+    let scene = Scene::new();
+    let stick = scene.stick("stick.img", STICK_BYTES);
+    let twin = scene.stick("twin.img", STICK_BYTES);
+    let start = Instant::now();
+    let mut machine = journey::server(&scene.guest, Bus::Sata)
+        .stick(stick.path(), STICK_SERIAL)
+        .stick(twin.path(), "4C530001170816")
+        .start()
+        .unwrap();
+    let ended = journey::ended(&mut machine, start).unwrap();
+    assert_refused(&ended, &[STICK_SERIAL, "4C530001170816"]);
+    assert_eq!(machine.qmp().block_stats("stick0").unwrap().writes, 0);
+    assert_eq!(machine.qmp().block_stats("stick1").unwrap().writes, 0);
+}
+
+#[test]
+fn a_stick_that_is_pulled_in_the_middle_holds_no_capture() {
+    let scene = Scene::new();
+    let stick = scene.stick("stick.img", STICK_BYTES);
+    let (mut machine, start) = scene.in_the_middle(&stick, Bus::Sata);
+    machine.qmp().unplug("stick0").unwrap();
+    let ended = journey::ended(&mut machine, start).unwrap();
+    assert_eq!(ended.exit_code, 1, "{}", ended.screen);
+    assert!(ended.screen.contains(STICK_SERIAL), "{}", ended.screen);
+    assert_eq!(ended.source.writes, 0);
+    scene.assert_nothing_whole(&stick);
+}
+
+#[test]
+fn a_source_that_vanishes_in_the_middle_is_named() {
+    let scene = Scene::new();
+    let stick = scene.stick("stick.img", STICK_BYTES);
+    let (mut machine, _) = scene.in_the_middle(&stick, Bus::Scsi);
+    machine.qmp().unplug("disk0").unwrap();
+    let line = machine
+        .serial()
+        .wait_for_line("haulier: exit code ", CAPTURE)
+        .unwrap();
+    assert!(line.ends_with("exit code 1"), "{line}");
+    machine.wait_shutdown(BOOT).unwrap();
+    let screen = machine.serial().text();
+    assert!(screen.contains(DISK_SERIAL), "{screen}");
+    drop(machine);
+    scene.assert_nothing_whole(&stick);
+}

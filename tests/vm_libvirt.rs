@@ -1,0 +1,116 @@
+//! The domain for libvirt, held against libvirt's schema and against libvirt itself.
+
+mod vm_common;
+
+use haulier::inventory::Bus;
+use haulier::vm::{Hypervisor, VmDisk, VmPlan, libvirt::domain_xml};
+use proptest::prelude::*;
+use std::fs;
+use std::process::Command;
+use vm_common::{BUSES, add_disk, libvirt_root, server, tool};
+
+#[test]
+fn a_uefi_server_with_a_sata_and_an_nvme_disk() {
+    let mut machine = server("uefi");
+    let disks = [
+        add_disk(&mut machine, Bus::Sata, "ahci", 512),
+        add_disk(&mut machine, Bus::Nvme, "nvme", 4096),
+    ];
+    let mut plan = VmPlan::new(&machine, &disks);
+    plan.nvram = Some("VARS.fd".into());
+    let expected = include_str!("vm_libvirt/uefi-sata-nvme.xml");
+    assert_eq!(domain_xml(&plan), expected);
+}
+
+#[test]
+fn libvirt_defines_every_bus_under_both_firmwares() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut commands = Vec::new();
+    for firmware in ["bios", "uefi"] {
+        let mut all = server(firmware);
+        let mut all_disks: Vec<VmDisk> = Vec::new();
+        for (index, (bus, driver)) in BUSES.into_iter().enumerate() {
+            for sector in [512, 4096] {
+                let mut machine = server(firmware);
+                machine.smbios.uuid = None;
+                machine.name = format!("{firmware}-{index}-{sector}");
+                let disks = [add_disk(&mut machine, bus, driver, sector)];
+                let mut plan = VmPlan::new(&machine, &disks);
+                plan.hypervisor = Hypervisor::Tcg;
+                commands.push(validated(dir.path(), &plan));
+                all_disks.push(add_disk(&mut all, bus, driver, sector));
+            }
+        }
+        // More than one controller has room for.
+        for _ in 0..7 {
+            all_disks.push(add_disk(&mut all, Bus::Sata, "ahci", 512));
+            all_disks.push(add_disk(&mut all, Bus::Ide, "ata_piix", 512));
+        }
+        all.name = format!("{firmware}-all");
+        all.smbios.uuid = None;
+        let mut plan = VmPlan::new(&all, &all_disks);
+        plan.hypervisor = Hypervisor::Tcg;
+        commands.push(validated(dir.path(), &plan));
+    }
+    let root = libvirt_root(dir.path());
+    let output = tool(
+        Command::new("virsh")
+            .args(["-q", "-c", &root])
+            .arg(format!("{}; list --all --name", commands.join("; "))),
+    );
+    let said = String::from_utf8_lossy(&output.stdout);
+    let defined = said
+        .lines()
+        .filter(|l| l.starts_with("bios-") || l.starts_with("uefi-"))
+        .count();
+    assert_eq!(defined, commands.len(), "{said}");
+}
+
+/// Writes the domain, checks it against the schema, returns virsh's command for it.
+fn validated(dir: &std::path::Path, plan: &VmPlan) -> String {
+    let path = dir.join(format!("{}.xml", plan.name));
+    fs::write(&path, domain_xml(plan)).unwrap();
+    tool(Command::new("virt-xml-validate").arg(&path).arg("domain"));
+    format!("define --validate {}", path.display())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+    #[test]
+    fn no_string_of_a_firmware_leaves_its_place_in_the_domain(text in r#"(.|\n|[<>&'"]|]]>){0,30}"#) {
+        let mut machine = server("bios");
+        machine.name = text.clone();
+        machine.smbios.product = Some(text.clone());
+        machine.smbios.serial = Some(text.clone());
+        let mut disks = [add_disk(&mut machine, Bus::Sata, "ahci", 512)];
+        machine.disks[0].serial = Some(text.clone());
+        disks[0].source.serial = Some(text.clone());
+        let xml = domain_xml(&VmPlan::new(&machine, &disks));
+        let shown: String = text
+            .chars()
+            .map(|c| if (' '..='~').contains(&c) { c } else { '?' })
+            .collect();
+        let seen = xmllint(&xml, "concat(count(//*), '|', //system/entry[@name='product'])");
+        let (elements, product) = seen.split_once('|').unwrap();
+        prop_assert_eq!(product, shown.trim());
+        // Those of a harmless one, without the entries that an empty string leaves out.
+        if !shown.trim().is_empty() {
+            machine.smbios.product = Some("x".into());
+            machine.smbios.serial = Some("x".into());
+            let harmless = domain_xml(&VmPlan::new(&machine, &disks));
+            prop_assert_eq!(elements, xmllint(&harmless, "count(//*)"));
+        }
+    }
+}
+
+/// What an independent parser finds in a document.
+fn xmllint(xml: &str, xpath: &str) -> String {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("domain.xml");
+    fs::write(&path, xml).unwrap();
+    let output = tool(Command::new("xmllint").args(["--xpath", xpath]).arg(&path));
+    String::from_utf8(output.stdout)
+        .unwrap()
+        .trim_end_matches('\n')
+        .to_owned()
+}

@@ -1,0 +1,226 @@
+//! The script for QEMU, held against a shell and against QEMU itself.
+
+mod vm_common;
+
+use haulier::inventory::{Bus, Machine};
+use haulier::vm::{DiskBus, VmDisk, VmPlan, qemu::run_script};
+use proptest::prelude::*;
+use std::fs;
+use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use vm_common::{BUSES, add_disk, create_image, server, tool};
+
+/// Starts the script's VM with its processors stopped, asks what it is made of, ends it.
+fn started(dir: &Path, plan: &VmPlan) -> String {
+    for disk in &plan.disks {
+        create_image(&dir.join(&disk.file));
+    }
+    let mut plan = plan.clone();
+    if let Some(vars) = plan.varstore().expect("a variable store") {
+        fs::write(dir.join("VARS.fd"), vars).unwrap();
+        plan.nvram = Some("VARS.fd".into());
+    }
+    let script = dir.join("run.sh");
+    fs::write(&script, run_script(&plan)).unwrap();
+    let mut qemu = Command::new("sh")
+        .arg(&script)
+        .args(["-S", "-qmp", "stdio"])
+        .env("QEMU_ACCEL", "tcg")
+        .env("QEMU_MEMORY", "128")
+        .env("QEMU_SERIAL", "null")
+        // Elsewhere: the script finds its folder.
+        .current_dir("/")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("a shell");
+    let ask = r#"{"execute":"qmp_capabilities"}
+        {"execute":"human-monitor-command","arguments":{"command-line":"info qtree"}}
+        {"execute":"quit"}"#;
+    qemu.stdin
+        .take()
+        .unwrap()
+        .write_all(ask.as_bytes())
+        .unwrap();
+    let output = qemu.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(
+        output.status.success() && said.contains("bus: main-system-bus"),
+        "{said}\n{}\n{}",
+        String::from_utf8_lossy(&output.stderr),
+        fs::read_to_string(script).unwrap()
+    );
+    said
+}
+
+#[test]
+fn qemu_takes_every_bus_with_sectors_of_512_and_of_4096_bytes() {
+    for firmware in ["bios", "uefi"] {
+        for (bus, driver) in BUSES {
+            for sector in [512, 4096] {
+                let dir = tempfile::tempdir().unwrap();
+                let mut machine = server(firmware);
+                let disks = [add_disk(&mut machine, bus, driver, sector)];
+                let plan = VmPlan::new(&machine, &disks);
+                let tree = started(dir.path(), &plan);
+                let device = match plan.disks[0].bus {
+                    DiskBus::Ide | DiskBus::Sata => "dev: ide-hd",
+                    DiskBus::Nvme => "dev: nvme,",
+                    DiskBus::MegaSas => "dev: megasas,",
+                    DiskBus::MptSas => "dev: mptsas1068,",
+                    DiskBus::VirtioScsi => "dev: virtio-scsi-pci,",
+                    DiskBus::VirtioBlk => "dev: virtio-blk-pci,",
+                    DiskBus::Usb => "dev: usb-storage,",
+                };
+                assert!(
+                    tree.contains(device),
+                    "{bus} {sector}: no {device} in {tree}"
+                );
+                assert!(
+                    tree.contains("S45NNA0M123400"),
+                    "{bus}: the serial number is lost"
+                );
+                assert!(
+                    tree.contains(&format!("logical_block_size = {sector} ")),
+                    "{bus}: the sector is lost"
+                );
+                assert!(tree.to_lowercase().contains("b0:26:28:aa:bb:01"));
+            }
+        }
+    }
+}
+
+#[test]
+fn qemu_takes_many_disks_of_all_kinds_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut machine = server("bios");
+    let mut disks: Vec<VmDisk> = BUSES
+        .map(|(bus, driver)| add_disk(&mut machine, bus, driver, 512))
+        .into();
+    for _ in 0..8 {
+        disks.push(add_disk(&mut machine, Bus::Sata, "ahci", 512));
+        disks.push(add_disk(&mut machine, Bus::Ide, "ata_piix", 512));
+    }
+    started(dir.path(), &VmPlan::new(&machine, &disks));
+}
+
+/// A machine whose every string is `text`.
+fn filled(text: &str) -> (Machine, Vec<VmDisk>) {
+    let mut machine = server("bios");
+    let some = || Some(text.to_owned());
+    machine.name = text.into();
+    machine.taken_at = some();
+    machine.smbios.manufacturer = some();
+    machine.smbios.product = some();
+    machine.smbios.serial = some();
+    machine.smbios.family = some();
+    machine.smbios.board_product = some();
+    machine.smbios.chassis_asset_tag = some();
+    machine.smbios.bios_version = some();
+    machine.nics[0].mac = some();
+    let mut disks = vec![add_disk(&mut machine, Bus::Sata, text, 512)];
+    machine.disks[0].serial = some();
+    machine.disks[0].model = some();
+    machine.disks[0].wwn = some();
+    disks[0].source.serial = some();
+    (machine, disks)
+}
+
+/// The words that the shell hands to QEMU.
+fn words(plan: &VmPlan) -> Vec<String> {
+    let dir = tempfile::tempdir().unwrap();
+    let qemu = dir.path().join("qemu");
+    fs::write(&qemu, "#!/bin/sh\nprintf '%s\\0' \"$@\"\n").unwrap();
+    fs::set_permissions(&qemu, fs::Permissions::from_mode(0o755)).unwrap();
+    let script = dir.path().join("run.sh");
+    fs::write(&script, run_script(plan)).unwrap();
+    tool(Command::new("sh").arg("-n").arg(&script));
+    let output = tool(
+        Command::new("sh")
+            .arg(&script)
+            .arg("last word")
+            .env("QEMU", &qemu)
+            .env("QEMU_ACCEL", "tcg"),
+    );
+    let mut files: Vec<_> = fs::read_dir(&dir)
+        .unwrap()
+        .map(|e| e.unwrap().file_name())
+        .collect();
+    files.sort();
+    assert_eq!(files, ["qemu", "run.sh"], "the script made a file");
+    String::from_utf8(output.stdout)
+        .unwrap()
+        .split_terminator('\0')
+        .map(str::to_owned)
+        .collect()
+}
+
+/// One value of an option list, read as QEMU reads it: `,,` is a comma, `,` ends the value.
+fn value(list: &str, key: &str) -> Option<String> {
+    list.replace(",,", "\0")
+        .split(',')
+        .find_map(|pair| pair.strip_prefix(key)?.strip_prefix('='))
+        .map(|value| value.replace('\0', ","))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+    #[test]
+    fn no_string_of_a_firmware_leaves_its_place_in_the_script(
+        text in r#"[ -~\n\r\t]{0,30}|.{0,20}|(['"`$(){};&|<>,=\\\n]|touch x){0,12}"#,
+    ) {
+        let (machine, disks) = filled(&text);
+        let found = words(&VmPlan::new(&machine, &disks));
+        let (machine, disks) = filled("harmless");
+        let harmless = words(&VmPlan::new(&machine, &disks));
+        let options = |words: &[String]| -> Vec<String> {
+            words.iter().filter(|w| w.starts_with('-') && !w.contains(' ')).cloned().collect()
+        };
+        // A string of blanks or of nothing is left out, with its option if that has no other.
+        if text.trim().is_empty() {
+            prop_assert!(found.len() <= harmless.len());
+        } else {
+            prop_assert_eq!(options(&found).len(), options(&harmless).len());
+            let shown: String = text
+                .chars()
+                .map(|c| if (' '..='~').contains(&c) { c } else { '?' })
+                .collect();
+            let system = found.iter().find(|w| w.starts_with("type=1,")).unwrap();
+            prop_assert_eq!(value(system, "product").unwrap(), shown.trim());
+            prop_assert_eq!(value(system, "family").unwrap(), shown.trim());
+        }
+        prop_assert_eq!(found.last().unwrap(), "last word");
+    }
+}
+
+#[test]
+fn the_script_names_what_is_missing() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut machine = server("uefi");
+    let disks = [add_disk(&mut machine, Bus::Sata, "ahci", 512)];
+    let mut plan = VmPlan::new(&machine, &disks);
+    plan.nvram = Some("VARS.fd".into());
+    let script = dir.path().join("run.sh");
+    fs::write(&script, run_script(&plan)).unwrap();
+    let fails = |name: &str, value: &str| {
+        let output = Command::new("sh")
+            .arg(&script)
+            .env(name, value)
+            .output()
+            .unwrap();
+        assert!(!output.status.success());
+        String::from_utf8(output.stderr).unwrap()
+    };
+    let said = fails("QEMU", "no-such-qemu");
+    assert!(said.contains("there is no no-such-qemu here"), "{said}");
+    let said = fails("OVMF_CODE", "/no/such/code.fd");
+    assert!(
+        said.contains("cannot read the UEFI firmware /no/such/code.fd"),
+        "{said}"
+    );
+    let said = fails("QEMU_SERIAL", "null");
+    assert!(said.contains("cannot write the UEFI variables"), "{said}");
+}

@@ -1,0 +1,96 @@
+//! `cargo xtask test`: everything that CI runs, and how long each step took.
+
+use crate::say;
+use crate::steps::Steps;
+use anyhow::{Context, Result, bail, ensure};
+use haulier_testbed::guest::Base;
+use haulier_testbed::product::workspace;
+use haulier_testbed::setup::{self, Purpose};
+use std::process::Command;
+use std::thread;
+use std::time::Instant;
+
+/// What is run with cargo, in this order: (step, arguments).
+const CARGO: [(&str, &[&str]); 3] = [
+    ("format", &["fmt", "--all", "--check"]),
+    (
+        "lint",
+        &[
+            "clippy",
+            "--workspace",
+            "--all-targets",
+            "--locked",
+            "--",
+            "-D",
+            "warnings",
+        ],
+    ),
+    ("tests", &["test", "--locked"]),
+];
+
+/// The step that builds the product for the machine tests.
+const IMAGE: &str = "image";
+/// The tests that boot machines: one machine at a time, each wants both processors.
+const MACHINES: (&str, &[&str]) = (
+    "machines",
+    &[
+        "test",
+        "--locked",
+        "--package",
+        "haulier-testbed",
+        "--",
+        "--test-threads=1",
+    ],
+);
+
+/// Runs the steps whose name contains `filter`.
+pub(crate) fn run(filter: Option<&str>) -> Result<()> {
+    let wanted = |name: &str| filter.is_none_or(|filter| name.contains(filter));
+    let names = || CARGO.iter().map(|step| step.0).chain([IMAGE, MACHINES.0]);
+    ensure!(
+        names().any(wanted),
+        "no step is called so; there are: {}",
+        names().collect::<Vec<_>>().join(", ")
+    );
+    let start = Instant::now();
+    let mut steps = Steps::default();
+    steps.run("setup", || setup::ensure(&Purpose::ALL, &say))?;
+
+    // Installing the test server waits for the network and for dpkg: it goes on beside cargo.
+    let guest = wanted(MACHINES.0).then(|| {
+        thread::spawn(|| {
+            let start = Instant::now();
+            Base::get(&say).map(|_| start.elapsed())
+        })
+    });
+    let verdict = (|| {
+        for (name, arguments) in CARGO.into_iter().filter(|(name, _)| wanted(name)) {
+            steps.run(name, || cargo(arguments))?;
+        }
+        if wanted(IMAGE) || wanted(MACHINES.0) {
+            steps.run(IMAGE, || crate::image::build(None))?;
+        }
+        if let Some(guest) = guest {
+            let Ok(took) = guest.join() else {
+                bail!("installing the test server panicked");
+            };
+            steps.add("test server (beside the others)", took?);
+            steps.run(MACHINES.0, || cargo(MACHINES.1))?;
+        }
+        Ok(())
+    })();
+    steps.print();
+    println!("{:7.1} s  in all", start.elapsed().as_secs_f64());
+    verdict
+}
+
+fn cargo(arguments: &[&str]) -> Result<()> {
+    println!("+ cargo {}", arguments.join(" "));
+    let status = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+        .args(arguments)
+        .current_dir(workspace())
+        .status()
+        .context("starting cargo")?;
+    ensure!(status.success(), "cargo {} failed", arguments.join(" "));
+    Ok(())
+}
