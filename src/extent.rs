@@ -207,6 +207,8 @@ impl From<ExtentList> for Vec<Extent> {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::arithmetic_side_effects, clippy::indexing_slicing)]
+
     use super::*;
     use proptest::prelude::*;
     use std::collections::BTreeSet;

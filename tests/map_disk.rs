@@ -386,6 +386,53 @@ fn a_filesystem_on_the_whole_disk_is_mapped() {
     );
 }
 
+/// Swap space on the whole disk was partitioned later, and its partitions then lost: the old
+/// signature is still there, and what was in the partitions as well.
+#[test]
+fn under_a_table_without_partitions_everything_is_taken() {
+    let tables: [(&str, u64, &[u8]); 3] = [
+        ("an empty MBR", 0x1FE, &[0x55, 0xAA]),
+        (
+            "a broken GPT",
+            0x1BE,
+            &[
+                0, 0, 0, 0, 0xEE, 0, 0, 0, 1, 0, 0, 0, 0xFF, 0xFF, 0xFF, 0xFF,
+            ],
+        ),
+        ("an unprotected GPT", 512, &[]),
+    ];
+    for (what, at, bytes) in tables {
+        let dir = tempfile::tempdir().unwrap();
+        let image = dir.path().join("disk.img");
+        map_support::soiled_file(&image, 32 * MIB, 0);
+        if bytes.is_empty() {
+            run(
+                "sh",
+                &[
+                    "-c",
+                    &format!("echo label: gpt | sfdisk -q {}", arg(&image)),
+                ],
+            );
+        }
+        let file = fs::OpenOptions::new().write(true).open(&image).unwrap();
+        if bytes.is_empty() {
+            fill(&file, 0, 512, 0);
+        } else {
+            file.write_all_at(&[0x55, 0xAA], 0x1FE).unwrap();
+            file.write_all_at(bytes, at).unwrap();
+        }
+        file.write_all_at(&1_u32.to_le_bytes(), 1024).unwrap();
+        file.write_all_at(&4095_u32.to_le_bytes(), 1028).unwrap();
+        file.write_all_at(b"SWAPSPACE2", 4086).unwrap();
+        let map = map_of(&image);
+        assert_whole(&map);
+        assert_eq!(map.used_bytes, map.disk.size_bytes, "under {what}");
+        // And without the table it is what it seems.
+        fill(&file, 0, 1024, 0);
+        assert_eq!(map_of(&image).regions[0].kind, RegionKind::Swap);
+    }
+}
+
 #[test]
 fn an_empty_disk_is_one_region() {
     let dir = tempfile::tempdir().unwrap();

@@ -9,7 +9,7 @@
 //! ```
 //!
 //! It never assembles anything: the initramfs has no mdadm, no LVM and no udev rules, and the
-//! modules that could (see [`modules::NEVER`]) are refused to whoever asks.
+//! modules that could (see [`modules::NEVER`]) are not loaded for a device or for the kernel.
 //!
 //! Called as `modprobe`, it serves the kernel's own requests for modules (a filesystem at mount).
 
@@ -18,6 +18,7 @@
 mod coldplug;
 mod console;
 mod devices;
+mod entropy;
 mod guard;
 mod modules;
 mod mounts;
@@ -80,6 +81,7 @@ fn boot() -> Result<std::convert::Infallible> {
          the image to the stick again, or use another stick"
     );
 
+    entropy::start()?;
     let guard = Arc::new(guard::Guard::new(console.clone()));
     // Drivers built into the kernel have their disks already.
     guard.protect_all();

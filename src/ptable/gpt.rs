@@ -74,9 +74,10 @@ pub(super) fn read(disk: &dyn ReadAt, sector: SectorSize, mbr: &Mbr, table: &mut
 }
 
 /// Says so when there is a GPT that no protective MBR announces: Linux ignores it, so do we.
-pub(super) fn note_unprotected(disk: &dyn ReadAt, sector: SectorSize, notes: &mut Vec<String>) {
-    if let Found::Header(_) = gpt_header::read(disk, sector, PRIMARY) {
-        notes.push(
+pub(super) fn note_unprotected(disk: &dyn ReadAt, table: &mut PartitionTable) {
+    if let Found::Header(_) = gpt_header::read(disk, table.sector, PRIMARY) {
+        table.add_sectors(PRIMARY, 1, disk.size());
+        table.notes.push(
             "there is a GPT, but no protective MBR before it: ignored, as Linux ignores it".into(),
         );
     }

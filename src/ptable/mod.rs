@@ -140,16 +140,18 @@ impl PartitionTable {
         }
         let mut first = [0; 512];
         disk.read_at(ByteOffset(0), &mut first)?;
-        let Some(mbr) = mbr::Mbr::parse(&first) else {
-            gpt::note_unprotected(disk, sector, &mut table.notes);
-            return Ok(table);
-        };
-        table.add_sectors(Lba(0), 1, disk.size());
-        if mbr.is_protective() {
-            gpt::read(disk, sector, &mbr, &mut table);
-        } else if mbr.is_table() {
-            gpt::note_unprotected(disk, sector, &mut table.notes);
-            ebr::read(disk, &mbr, &mut table);
+        let mbr = mbr::Mbr::parse(&first).filter(|mbr| mbr.is_protective() || mbr.is_table());
+        match mbr {
+            Some(mbr) => {
+                table.add_sectors(Lba(0), 1, disk.size());
+                if mbr.is_protective() {
+                    gpt::read(disk, sector, &mbr, &mut table);
+                } else {
+                    gpt::note_unprotected(disk, &mut table);
+                    ebr::read(disk, &mbr, &mut table);
+                }
+            }
+            None => gpt::note_unprotected(disk, &mut table),
         }
         Ok(table)
     }

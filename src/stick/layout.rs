@@ -64,7 +64,7 @@ pub(super) fn state(table: &Table) -> Result<State> {
     }
 }
 
-/// First and last sector of the free space in which the data partition goes.
+/// First and last sector of the free space in which the data partition goes, in whole MiB.
 ///
 /// It begins behind the whole image, the image's own backup table included: writing a newer image
 /// of the same size onto a used stick then leaves the captures alone.
@@ -83,12 +83,17 @@ pub(super) fn free_space(table: &Table, geometry: Geometry) -> Result<(Lba, Lba)
         .checked_div(geometry.sector_bytes())
         .unwrap_or(ALIGNMENT);
     let start = first_free.checked_next_multiple_of(alignment);
+    let end = last
+        .0
+        .checked_add(1)
+        .and_then(|behind| behind.checked_sub(behind.checked_rem(alignment)?))
+        .unwrap_or(0);
     let free = start
-        .and_then(|start| last.0.checked_add(1)?.checked_sub(start))
+        .and_then(|start| end.checked_sub(start))
         .and_then(|sectors| sectors.checked_mul(geometry.sector_bytes()))
         .map_or(ByteLen::ZERO, ByteLen);
     match start {
-        Some(start) if free >= SMALLEST => Ok((Lba(start), last)),
+        Some(start) if free >= SMALLEST => Ok((Lba(start), Lba(end.saturating_sub(1)))),
         _ => Err(Error::refused(format!(
             "there is no room for captures on the stick: {free} are free behind the boot \
              partitions, at least {SMALLEST} are needed"
@@ -162,12 +167,12 @@ mod tests {
         let image = StickImage::new(512 * MIB);
         let (first, last) = free_space(&table(&image), image.geometry()).unwrap();
         assert_eq!(first, Lba(98 * 2048));
-        assert_eq!(last, Lba(512 * 2048 - 34));
+        assert_eq!(last, Lba(511 * 2048 - 1));
     }
 
     #[test]
     fn a_stick_no_larger_than_the_image_has_no_room() {
-        for size in [98 * MIB, 161 * MIB] {
+        for size in [98 * MIB, 162 * MIB] {
             let image = StickImage::new(size);
             let error = free_space(&table(&image), image.geometry()).unwrap_err();
             assert_eq!(error.kind(), Kind::Refused);

@@ -79,7 +79,7 @@ impl DiskMap {
         let mut partitions: Vec<&Partition> = table.partitions.iter().collect();
         partitions.sort_by_key(|partition| (partition.start, partition.number));
         if partitions.is_empty() {
-            builder.add_undivided(disk)?;
+            builder.add_undivided(disk, &table)?;
         } else {
             let mut covered = 0;
             for partition in partitions {
@@ -132,6 +132,11 @@ impl DiskMap {
     /// Never in practice: everything in it has a JSON form.
     pub fn to_json(&self) -> Result<String, serde_json::Error> {
         serde_json::to_string_pretty(self)
+    }
+
+    /// For a small screen: a line a volume, at most 80 columns.
+    pub fn render_brief(&self) -> String {
+        text::brief(self)
     }
 
     /// For people: volume by volume, at most 80 columns.
@@ -230,13 +235,28 @@ impl Builder {
         Ok(())
     }
 
-    /// A disk without partitions: what is on it as a whole.
-    fn add_undivided(&mut self, disk: &dyn ReadAt) -> Result<()> {
+    /// A disk without partitions: what is on it as a whole. But where a table is, even an empty or
+    /// broken one, a filesystem that seems to fill the disk is from before: there may be data in
+    /// partitions that we do not see.
+    fn add_undivided(&mut self, disk: &dyn ReadAt, table: &PartitionTable) -> Result<()> {
         let Some(extent) = Extent::new(ByteOffset(0), disk.size()) else {
             return Ok(());
         };
-        let finding = volume::look(&disk)?;
-        self.add_finding(finding, extent, None);
+        if table.metadata.is_empty() {
+            let finding = volume::look(&disk)?;
+            self.add_finding(finding, extent, None);
+            return Ok(());
+        }
+        let whole: ExtentList = [extent].into_iter().collect();
+        for extent in whole.subtract(&table.metadata).iter() {
+            self.add_whole(
+                extent,
+                RegionKind::Unpartitioned,
+                None,
+                Policy::CopyNonzero,
+                "there is a partition table, but no partition in it: copied except zeros",
+            );
+        }
         Ok(())
     }
 

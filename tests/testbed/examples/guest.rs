@@ -19,7 +19,6 @@ fn main() -> anyhow::Result<()> {
     let mut m = Machine::new(fw)
         .disk(Drive::raw(&g.path, Bus::Sata, "S3RIAL01").model("INTEL SSDSC2KB96"))
         .stays_after_shutdown()
-        
         .start()?;
     m.serial()
         .wait_for(&g.payload.line(), Duration::from_secs(200))?;

@@ -16,8 +16,6 @@ const FREE_JUNK_BYTES: u64 = 300 << 20;
 const SWAP_JUNK_BYTES: u64 = 64 << 20;
 
 const BLOCK: u64 = 4096;
-/// At most this much in one go: the junk is spread over the block groups.
-const PIECE_BLOCKS: u64 = 4096;
 
 /// Fills free blocks of the ext4 filesystem in `filesystem`, some in each group.
 pub(super) fn in_free_blocks(base: &Base, filesystem: &NamedTempFile) -> Result<()> {
@@ -25,7 +23,8 @@ pub(super) fn in_free_blocks(base: &Base, filesystem: &NamedTempFile) -> Result<
     let mut rng = Rng::with_seed(1969);
     let mut left = FREE_JUNK_BYTES / BLOCK;
     for (first, last) in free_ranges(&told)? {
-        let count = (last - first + 1).min(PIECE_BLOCKS).min(left);
+        // Half of each: the other half was never written.
+        let count = (last - first + 1).div_ceil(2).min(left);
         let junk = random(&mut rng, usize::try_from(count * BLOCK)?);
         filesystem
             .as_file()

@@ -249,6 +249,7 @@ fn connect(
     let qmp = qmp.accept(child)?;
     let log = match std::env::var_os(LOGS) {
         Some(logs) => tempfile::Builder::new()
+            .prefix("machine-")
             .suffix(".serial.log")
             .tempfile_in(logs)
             .context("making a serial log")?
