@@ -26,17 +26,24 @@ pub fn run_script(plan: &VmPlan) -> String {
     let mut script = HEAD
         .replace("@DESCRIPTION@", &plan.description)
         .replace("@MEMORY@", &(plan.memory_kib / 1024).max(1).to_string());
-    if let (VmFirmware::Uefi { .. }, Some(nvram)) = (plan.firmware, &plan.nvram) {
+    if plan.firmware != VmFirmware::Bios {
         let code = if secure { CODE_SECURE } else { CODE };
         script += &UEFI
             .replace("@CODE@", code)
-            .replace("@VARS@", &quoted(&file_name(nvram)));
+            .replace("@VARS@", &quoted(&vars_file(plan)));
     }
     script += "\nexec \"$qemu\" \\\n";
     for (option, value) in options(plan) {
         script += &format!("  {option} {value} \\\n");
     }
     script + "  \"$@\"\n"
+}
+
+/// The variable store beside the script.
+fn vars_file(plan: &VmPlan) -> String {
+    plan.nvram
+        .as_deref()
+        .map_or_else(|| "VARS.fd".to_owned(), file_name)
 }
 
 /// Pairs of an option and its value, quoted for the shell.
@@ -78,7 +85,7 @@ fn options(plan: &VmPlan) -> Vec<(&'static str, String)> {
         options.push(("-uuid", quoted(uuid)));
     }
     identity_of_machine(plan, &mut options);
-    if plan.firmware != VmFirmware::Bios && plan.nvram.is_some() {
+    if plan.firmware != VmFirmware::Bios {
         if secure {
             options.push((
                 "-global",
