@@ -173,7 +173,23 @@ impl Appliance<'_> {
         let mut options = answers.capture.clone();
         let mut disks = self.choose(&all, &options)?;
         self.show_disks(&all, &disks)?;
-        while !answers.unattended {
+        if !answers.unattended
+            && let Some(after) = self.ask(&all, &mut disks, &mut options)?
+        {
+            return leave(after);
+        }
+        self.write(stick, machine, disks, &options, answers.unattended)
+    }
+
+    /// Until Enter: the choice is then in `disks` and `options`. Or what to do with the machine
+    /// instead of a capture.
+    fn ask(
+        &self,
+        all: &[(usize, PathBuf)],
+        disks: &mut Vec<Disk>,
+        options: &mut CaptureOptions,
+    ) -> Result<Option<&'static str>> {
+        loop {
             self.show_keys(disks.len());
             self.consoles.forget_typed();
             let reading = |e| Error::io("reading the consoles", e);
@@ -181,16 +197,17 @@ impl Appliance<'_> {
                 continue;
             };
             match line.split_once(' ').unwrap_or((&line, "")) {
-                ("", _) => break,
-                ("p" | "r", _) => return self.leave(&line),
+                ("", _) => return Ok(None),
+                ("p", _) => return Ok(Some("poweroff")),
+                ("r", _) => return Ok(Some("reboot")),
                 ("n", name) if !name.trim().is_empty() => {
                     options.name = Some(name.trim().to_owned());
                     say!(self.lines, "The machine will be called {}", name.trim());
                 }
-                _ => match chosen(&line, &all) {
+                _ => match chosen(&line, all) {
                     Some(chosen) => {
-                        disks = open_all(&chosen)?;
-                        self.show_disks(&all, &disks)?;
+                        *disks = open_all(&chosen)?;
+                        self.show_disks(all, disks)?;
                     }
                     None => say!(
                         self.lines,
@@ -199,7 +216,6 @@ impl Appliance<'_> {
                 },
             }
         }
-        self.write(stick, machine, disks, &options, answers.unattended)
     }
 
     fn show_keys(&self, disks: usize) {
@@ -212,15 +228,6 @@ impl Appliance<'_> {
             "Enter: capture {what}   0 2: only disks 0 and 2   n NAME: call the machine so\n\
              p: power off   r: restart the machine"
         );
-    }
-
-    /// Switches off or restarts at once, without a capture.
-    fn leave(&self, line: &str) -> Result<Outcome> {
-        let after = if line == "r" { "reboot" } else { "poweroff" };
-        std::fs::create_dir_all("/run/haulier")
-            .and_then(|()| std::fs::write(AFTER_FILE, after))
-            .map_err(|e| Error::io(format!("telling the system to {after}"), e))?;
-        std::process::exit(Exit::Done.code().into())
     }
 
     fn choose(&self, all: &[(usize, PathBuf)], options: &CaptureOptions) -> Result<Vec<Disk>> {
@@ -343,6 +350,14 @@ impl Appliance<'_> {
         .because(error)
         .advise("The capture on it is not finished: put the stick back and start again")
     }
+}
+
+/// Switches off or restarts at once, without a capture.
+fn leave(after: &str) -> Result<Outcome> {
+    std::fs::create_dir_all("/run/haulier")
+        .and_then(|()| std::fs::write(AFTER_FILE, after))
+        .map_err(|e| Error::io(format!("telling the system to {after}"), e))?;
+    std::process::exit(Exit::Done.code().into())
 }
 
 fn open_all(paths: &[PathBuf]) -> Result<Vec<Disk>> {
