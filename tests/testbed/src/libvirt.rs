@@ -38,13 +38,15 @@ impl Libvirt {
         run(self.virsh().args(["dumpxml", "--inactive", domain]))
     }
 
-    /// Starts a defined domain with its serial line going to a file.
+    /// Starts a defined domain with its serial line going to a file, its network cards leading
+    /// nowhere: a private libvirt has no networks.
     ///
     /// # Errors
     /// When libvirt refuses the domain.
     pub fn start(&self, domain: &str) -> Result<Domain> {
         let log = self.root.join("serial.log");
         let definition = with_serial_file(&self.definition(domain)?, &log)?;
+        let definition = without_networks(&definition);
         let file = self.root.join("with-serial-file.xml");
         fs::write(&file, definition).with_context(|| format!("writing {}", file.display()))?;
         let mut command = self.virsh();
@@ -132,4 +134,50 @@ fn with_serial_file(definition: &str, log: &Path) -> Result<String> {
         text.replace_range(start..end + "</console>".len(), "");
     }
     Ok(text)
+}
+
+/// The definition with each network card on QEMU's own user network.
+fn without_networks(definition: &str) -> String {
+    definition
+        .replace("<interface type='network'>", "<interface type='user'>")
+        .lines()
+        .filter(|line| !line.trim_start().starts_with("<source network="))
+        .collect::<Vec<_>>()
+        .join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DOMAIN: &str = "<domain>
+  <interface type='network'>
+    <mac address='52:54:00:7a:3c:01'/>
+    <source network='default'/>
+  </interface>
+  <serial type='pty'>
+    <target port='0'/>
+  </serial>
+  <console type='pty'>
+    <target type='serial' port='0'/>
+  </console>
+</domain>";
+
+    #[test]
+    fn only_the_serial_line_and_the_network_are_replaced() {
+        let text = with_serial_file(&without_networks(DOMAIN), Path::new("/x/log")).unwrap();
+        assert_eq!(
+            text,
+            "<domain>
+  <interface type='user'>
+    <mac address='52:54:00:7a:3c:01'/>
+  </interface>
+  <serial type='file'><source path='/x/log'/>
+    <target port='0'/>
+  </serial>
+  \n</domain>"
+        );
+        let error = with_serial_file("<domain/>", Path::new("/x/log")).unwrap_err();
+        assert!(error.to_string().contains("serial line"), "{error}");
+    }
 }
