@@ -243,6 +243,16 @@ impl Appliance<'_> {
             }
             return open_all(&paths);
         }
+        for word in &options.disks {
+            // The stick above all, by whatever path.
+            let path = Path::new(word);
+            if path.exists() && !std::fs::canonicalize(path).is_ok_and(|path| paths.contains(&path))
+            {
+                return Err(Error::refused(format!(
+                    "{word} is not one of this machine's disks that can be captured"
+                )));
+            }
+        }
         capture::find_disks(&options.disks, &paths)
     }
 
