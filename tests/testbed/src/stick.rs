@@ -48,4 +48,13 @@ impl Stick {
     pub fn answer(&self, text: &str) -> Result<()> {
         self.esp.put("haulier.toml", text.as_bytes())
     }
+
+    /// Adds `words` to the kernel command line, as a technician would in the boot menu.
+    ///
+    /// # Errors
+    /// When they do not fit.
+    pub fn kernel_words(&self, words: &str) -> Result<()> {
+        self.esp
+            .set_grub(&[("haulier_timeout", "0"), ("haulier_args", words)])
+    }
 }

@@ -149,3 +149,45 @@ fn a_source_that_vanishes_in_the_middle_is_named() {
     drop(machine);
     scene.assert_nothing_whole(&stick);
 }
+
+#[test]
+fn a_source_in_use_is_refused() {
+    let scene = Scene::new();
+    let stick = scene.stick("stick.img", STICK_BYTES);
+    stick.kernel_words("haulier.init=shell").unwrap();
+    let mut machine = journey::server(&scene.guest, Bus::Sata)
+        .stick(stick.path(), STICK_SERIAL)
+        .start()
+        .unwrap();
+    let serial = machine.serial();
+    serial.wait_for("type exit to start haulier", BOOT).unwrap();
+    serial
+        .send(
+            "mount -o ro -t ext4 /dev/sda1 /mnt; \
+             haulier capture --disk /dev/sda --to /tmp; echo it ended with $?\n",
+        )
+        .unwrap();
+    serial.wait_for("it ended with 4", BOOT).unwrap();
+    let screen = serial.text();
+    for words in [DISK_SERIAL, "is in use: sda1 is mounted on /mnt"] {
+        assert!(screen.contains(words), "{screen}");
+    }
+}
+
+#[test]
+fn a_boot_without_its_stick_is_refused_with_the_disks_that_are_there() {
+    let scene = Scene::new();
+    let stick = scene.stick("stick.img", STICK_BYTES);
+    // As if the stick had been pulled right after the kernel was loaded.
+    stick
+        .kernel_words("haulier.boot=5c1e0c5e-0000-4000-8000-000000000000 haulier.unattended=1")
+        .unwrap();
+    let start = Instant::now();
+    let mut machine = journey::server(&scene.guest, Bus::Sata)
+        .stick(stick.path(), STICK_SERIAL)
+        .start()
+        .unwrap();
+    let ended = journey::ended(&mut machine, start).unwrap();
+    assert_refused(&ended, &[DISK_SERIAL]);
+    assert_eq!(ended.source.writes, 0);
+}
