@@ -15,7 +15,8 @@ const SCREEN: &str = "/dev/tty1";
 #[derive(Debug)]
 pub(crate) struct Console {
     paths: Vec<PathBuf>,
-    files: Mutex<Vec<File>>,
+    /// One for each path.
+    files: Mutex<Vec<Option<File>>>,
     kernel_log: Option<File>,
     handed_over: AtomicBool,
 }
@@ -26,7 +27,7 @@ impl Console {
         let screen = Path::new(SCREEN).exists().then(|| SCREEN.into());
         let paths: Vec<PathBuf> = screen.into_iter().chain(serial_line(cmdline)).collect();
         Self {
-            files: Mutex::new(paths.iter().filter_map(|path| writable(path)).collect()),
+            files: Mutex::new(paths.iter().map(|path| writable(path)).collect()),
             paths,
             kernel_log: writable(Path::new("/dev/kmsg")),
             handed_over: AtomicBool::new(false),
@@ -72,10 +73,16 @@ impl Console {
     }
 
     fn print(&self, text: &str) {
+        let line = format!("{text}\r\n");
         let mut files = self.files.lock().unwrap_or_else(|e| e.into_inner());
-        for file in files.iter_mut() {
-            // A console that takes nothing is no reason to stop.
-            let _ = file.write_all(format!("{text}\r\n").as_bytes());
+        for (path, file) in self.paths.iter().zip(files.iter_mut()) {
+            let written = file.as_mut().map(|file| file.write_all(line.as_bytes()));
+            // A shell that ends on it hangs up the line for all who have it open: open it anew. A
+            // console that takes nothing even then is no reason to stop.
+            if !matches!(written, Some(Ok(()))) {
+                *file = writable(path);
+                let _ = file.as_mut().map(|file| file.write_all(line.as_bytes()));
+            }
         }
     }
 

@@ -9,7 +9,7 @@
 //! ```
 //!
 //! It never assembles anything: the initramfs has no mdadm, no LVM and no udev rules, and the
-//! modules that could (see [`modules::NEVER`]) are refused to whoever asks.
+//! modules that could (see [`modules::NEVER`]) are not loaded for a device or for the kernel.
 //!
 //! Called as `modprobe`, it serves the kernel's own requests for modules (a filesystem at mount).
 
@@ -36,7 +36,6 @@ use std::time::Duration;
 
 /// The last file in the initramfs' archive: where it is missing, so may be any other.
 const COMPLETE: &str = "/etc/haulier-complete";
-const RELEASE: &str = "/etc/haulier-release";
 
 fn main() -> std::process::ExitCode {
     let mut arguments = std::env::args();
@@ -70,11 +69,7 @@ fn boot() -> Result<std::convert::Infallible> {
     mounts::basic()?;
     let cmdline = Cmdline::of_this_kernel()?;
     let console = Arc::new(Console::open(&cmdline));
-    let release = std::fs::read_to_string(RELEASE).unwrap_or_default();
-    let release = release.split_whitespace().collect::<Vec<_>>().join(" ");
-    console.say(&format!(
-        "Haulier {release}: looking for disks and for the stick"
-    ));
+    console.say("Looking for disks and for the stick");
     anyhow::ensure!(
         Path::new(COMPLETE).exists(),
         "the stick is damaged: its system was not read to the end ({COMPLETE} is missing). Write \

@@ -107,6 +107,11 @@ pub fn run(request: &Request, log: &Log, report: &dyn Report) -> Result<Outcome>
     for disk in &request.disks {
         disk.refuse_if_in_use()?;
     }
+    let _protected = request
+        .disks
+        .iter()
+        .map(Disk::protect)
+        .collect::<Result<Vec<_>>>()?;
     let started = jiff::Timestamp::now();
     let free = free_space(&request.store)?;
     say!(

@@ -69,7 +69,7 @@ pub(super) enum Command {
     /// Make a virtual machine of a capture
     Import(ImportArgs),
     /// The appliance's console (started by the stick)
-    #[command(hide = true)]
+    #[command(hide = true, args_override_self = true)]
     Appliance(ApplianceArgs),
 }
 

@@ -11,11 +11,12 @@ use crate::report::log::Log;
 use crate::report::plain::PlainLines;
 use crate::report::{Report, Tee};
 use crate::store;
+use crate::store::list::State;
 use crate::units::{ByteLen, SectorSize};
 use crate::usedmap::{DiskInfo, DiskMap};
 use crate::{import, say, warn};
 use serde::Serialize;
-use std::io::{IsTerminal, Write, stderr, stdout};
+use std::io::{IsTerminal, Write, stderr, stdin, stdout};
 use std::path::{Path, PathBuf};
 
 /// Runs one command.
@@ -164,8 +165,36 @@ fn verify(path: &Path) -> Result<Exit> {
     }
 }
 
-fn import(args: ImportArgs) -> Result<Exit> {
+fn import(mut args: ImportArgs) -> Result<Exit> {
     let report = report();
+    if args.pick.is_none() && stdin().is_terminal() && stderr().is_terminal() {
+        args.pick = ask_which(&args.capture)?;
+    }
     import::run(&args.into(), report.as_ref())?;
     Ok(Exit::Done)
+}
+
+/// Lets a person choose where a store holds several whole captures; `None` where there is nothing
+/// to choose, and the import itself says what is wrong.
+fn ask_which(path: &Path) -> Result<Option<String>> {
+    let whole: Vec<String> = store::list(path)?
+        .captures
+        .iter()
+        .filter(|capture| capture.state == State::Whole)
+        .map(|capture| format!("{}/{}", capture.machine, capture.capture))
+        .collect();
+    if whole.len() < 2 {
+        return Ok(None);
+    }
+    // The plain theme: console fonts lack the glyphs of the other.
+    let chosen = dialoguer::Select::with_theme(&dialoguer::theme::SimpleTheme)
+        .with_prompt("Which capture")
+        .items(&whole)
+        .default(whole.len().saturating_sub(1))
+        .interact_opt()
+        .map_err(|e| Error::refused("no capture was chosen").because(e))?;
+    let chosen = chosen.and_then(|index| whole.into_iter().nth(index));
+    chosen
+        .map(Some)
+        .ok_or_else(|| Error::refused("no capture was chosen"))
 }

@@ -56,8 +56,7 @@ pub struct Disk {
 }
 
 impl Disk {
-    /// Opens a block device or an image file for reading. A block device is first set read-only in
-    /// the kernel, where we may.
+    /// Opens a block device or an image file for reading.
     ///
     /// # Errors
     /// When it cannot be opened, is neither of the two, or its size is not whole sectors.
@@ -111,15 +110,6 @@ impl Disk {
 
     fn block_device(path: &Path, file: File, device: u64) -> Result<Self> {
         let asking = |what: &str| format!("asking {what} of {}", path.display());
-        // Not permitted without root, and then the read-only open is the guard.
-        if let Err(error) = ioctl::set_read_only(&file, true)
-            && !matches!(error, rustix::io::Errno::ACCESS | rustix::io::Errno::PERM)
-        {
-            return Err(Error::io(
-                format!("setting {} read-only", path.display()),
-                error,
-            ));
-        }
         let size_bytes = ioctl::size_bytes(&file).map_err(|e| Error::io(asking("the size"), e))?;
         if size_bytes == 0 {
             return Err(Error::refused(format!(
@@ -214,6 +204,25 @@ impl Disk {
         }
     }
 
+    /// Has the kernel refuse all writes to a block device, by anyone, for as long as the result
+    /// lives. Without permission (not root) the read-only open is the guard. Never for a disk in
+    /// use: see [`refuse_if_in_use`](Self::refuse_if_in_use).
+    pub fn protect(&self) -> Result<Protection<'_>> {
+        let setting = |e| Error::io(format!("setting {} read-only", self.name()), e);
+        let mut protection = Protection {
+            disk: self,
+            lift: false,
+        };
+        if self.block_device && !ioctl::is_read_only(&self.file).map_err(setting)? {
+            match ioctl::set_read_only(&self.file, true) {
+                Ok(()) => protection.lift = true,
+                Err(rustix::io::Errno::ACCESS | rustix::io::Errno::PERM) => {}
+                Err(error) => return Err(setting(error)),
+            }
+        }
+        Ok(protection)
+    }
+
     /// Whether a block device that was there is gone.
     pub fn has_vanished(&self) -> bool {
         match &self.sysfs {
@@ -229,6 +238,24 @@ impl Disk {
         let len = std::num::NonZeroU64::new(len.0);
         // Only advice: nothing depends on it.
         let _ = rustix::fs::fadvise(&self.file, offset.0, len, rustix::fs::Advice::DontNeed);
+    }
+}
+
+/// Writes to the disk are refused; what was there before comes back when this is dropped. On the
+/// appliance every disk is read-only from the beginning, and stays so.
+#[derive(Debug)]
+#[must_use = "the protection ends when this is dropped"]
+pub struct Protection<'a> {
+    disk: &'a Disk,
+    lift: bool,
+}
+
+impl Drop for Protection<'_> {
+    fn drop(&mut self) {
+        if self.lift {
+            // A disk that is gone needs no lifting.
+            let _ = ioctl::set_read_only(&self.disk.file, false);
+        }
     }
 }
 

@@ -108,7 +108,7 @@ fn level(flags: &[String]) -> Option<u32> {
     Some(
         LEVELS
             .iter()
-            .take_while(|(_, needed)| needed.iter().all(|name| has(name)))
+            .take_while(|(_, needed)| needed.iter().all(has))
             .map(|(level, _)| *level)
             .last()
             .unwrap_or(1),

@@ -111,7 +111,8 @@ fn disk(root: &SysRoot, name: String, dir: &Path) -> Option<DiskInfo> {
         return None;
     }
     let names = sysfs::names(dir);
-    let driver = driver(dir);
+    // A namespace of native NVMe multipath hangs below a subsystem, away from its controllers.
+    let driver = driver(dir).or_else(|| name.starts_with("nvme").then(|| "nvme".to_owned()));
     Some(DiskInfo {
         bus: bus(&name, dir, driver.as_deref()),
         name,

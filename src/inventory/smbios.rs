@@ -3,7 +3,7 @@
 //! The strings come from `/sys/class/dmi/id`, decoded by the kernel. The amount of memory installed
 //! is only in the raw table: DMTF DSP0134 3.7, 7.18 (type 17, memory device) and 7.20 (type 19,
 //! memory array mapped address). Read here rather than by the crate `dmidecode`, whose slicing
-//! panics on a damaged table (docs/decisions/0010-smbios.md).
+//! panics on a damaged table (docs/decisions/0006-smbios.md).
 
 #![forbid(unsafe_code)]
 #![deny(

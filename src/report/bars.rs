@@ -65,7 +65,7 @@ impl<T: TermLike + Clone + 'static> Report for Bars<T> {
             ProgressBar::with_draw_target(Some(total.0), target).with_message(task.to_owned());
         // A template of our own making is always valid; the default style is a fair fallback.
         if let Ok(style) = ProgressStyle::with_template(
-            "{msg} [{bar:24}] {percent:>3}% {decimal_bytes_per_sec} ETA {eta} {prefix}",
+            "{msg} [{bar:14}] {percent:>3}% {decimal_bytes_per_sec} ETA {eta}",
         ) {
             new.set_style(style.progress_chars("#>-"));
         }
@@ -75,9 +75,6 @@ impl<T: TermLike + Clone + 'static> Report for Bars<T> {
     fn progress(&self, progress: Progress) {
         self.with(|bar| {
             if let Some(bar) = bar {
-                if progress.written > ByteLen::ZERO {
-                    bar.set_prefix(format!("{} out", progress.written));
-                }
                 bar.set_length(progress.total.0);
                 bar.set_position(progress.done.0);
             }

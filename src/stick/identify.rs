@@ -111,7 +111,7 @@ impl Candidate {
 /// kernel's read-only flag: the stick may be mounted when the program is started again.
 pub(super) fn candidates() -> Result<Vec<Candidate>> {
     let disks = disks::whole_disks()?.into_iter();
-    Ok(disks.map(|disk| candidate(disk)).collect())
+    Ok(disks.map(candidate).collect())
 }
 
 fn candidate(disk: WholeDisk) -> Candidate {

@@ -319,6 +319,7 @@ fn grow_protective_mbr(device: &mut impl Medium, geometry: Geometry) -> io::Resu
 }
 
 #[cfg(test)]
+#[allow(clippy::arithmetic_side_effects)]
 mod tests {
     use super::super::testing::{MIB, PowerCut, StickImage};
     use super::*;

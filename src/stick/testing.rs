@@ -174,7 +174,7 @@ impl<'a> PowerCut<'a> {
                 || match self.loss {
                     Loss::Nothing => true,
                     Loss::All => false,
-                    Loss::EveryOther => index % 2 == 0,
+                    Loss::EveryOther => index.is_multiple_of(2),
                     Loss::AllButTheLast => index == last,
                 }
         };

@@ -11,7 +11,6 @@
 use super::digest::Digest;
 use crate::error::{Error, Result};
 use crate::qcow2::is_zero;
-use crate::units::{ByteLen, ByteOffset};
 use serde::{Deserialize, Serialize};
 
 /// The chunk that captures are digested in.
@@ -129,123 +128,6 @@ impl From<ChunkList> for Vec<Run> {
     }
 }
 
-/// Takes what is read of a disk, in ascending order and in pieces of any size, and digests it.
-pub struct ChunkDigests {
-    size: ByteLen,
-    /// Everything before this was digested or skipped.
-    at: u64,
-    /// The chunk that `at` lies in; `None` while it has nothing but zeros.
-    open: Option<blake3::Hasher>,
-    done: ChunkList,
-}
-
-impl ChunkDigests {
-    /// For a disk of `size`.
-    pub fn new(size: ByteLen) -> Self {
-        Self {
-            size,
-            at: 0,
-            open: None,
-            done: ChunkList::default(),
-        }
-    }
-
-    /// Takes the bytes at `offset`. What lies between them and those before is zeros.
-    ///
-    /// # Errors
-    /// When they are not behind those before or not on the disk.
-    pub fn update(&mut self, offset: ByteOffset, bytes: &[u8]) -> Result<()> {
-        let end = u64::try_from(bytes.len())
-            .ok()
-            .and_then(|len| offset.0.checked_add(len))
-            .filter(|end| *end <= self.size.0 && offset.0 >= self.at)
-            .ok_or_else(|| {
-                Error::corrupt(format!(
-                    "digesting {} bytes out of order: the next may be {} to {}",
-                    bytes.len(),
-                    self.at,
-                    self.size.0
-                ))
-                .at(offset.0)
-            })?;
-        self.zeros_to(offset.0)?;
-        let mut rest = bytes;
-        while self.at < end {
-            let room = usize::try_from(self.chunk_end().saturating_sub(self.at)).unwrap_or(0);
-            let (now, later) = rest.split_at(room.min(rest.len()));
-            if self.open.is_some() || !is_zero(now) {
-                let leading = self.at.checked_rem(CHUNK_BYTES).unwrap_or(0);
-                self.open
-                    .get_or_insert_with(|| {
-                        let mut hasher = blake3::Hasher::new();
-                        hash_zeros(&mut hasher, leading);
-                        hasher
-                    })
-                    .update(now);
-            }
-            self.advance(u64::try_from(now.len()).unwrap_or(0))?;
-            rest = later;
-        }
-        Ok(())
-    }
-
-    /// The digests, once the rest of the disk is known to be zeros.
-    ///
-    /// # Errors
-    /// None that a caller can cause.
-    pub fn finish(mut self) -> Result<ChunkList> {
-        self.zeros_to(self.size.0)?;
-        Ok(self.done)
-    }
-
-    /// Where the chunk that `at` lies in ends.
-    fn chunk_end(&self) -> u64 {
-        let start = self
-            .at
-            .saturating_sub(self.at.checked_rem(CHUNK_BYTES).unwrap_or(0));
-        start.saturating_add(CHUNK_BYTES).min(self.size.0)
-    }
-
-    fn zeros_to(&mut self, to: u64) -> Result<()> {
-        let end = self.chunk_end();
-        if let Some(hasher) = &mut self.open {
-            let length = to.min(end).saturating_sub(self.at);
-            hash_zeros(hasher, length);
-            self.advance(length)?;
-        }
-        // No chunk is open now, or `to` is reached.
-        if self.open.is_none() {
-            self.at = self.at.max(to);
-        }
-        Ok(())
-    }
-
-    /// `count` more bytes of the chunk are dealt with; closes it where it ends.
-    fn advance(&mut self, count: u64) -> Result<()> {
-        let end = self.chunk_end();
-        let index = self.at.checked_div(CHUNK_BYTES).unwrap_or(0);
-        self.at = self.at.saturating_add(count);
-        if self.at >= end
-            && let Some(hasher) = self.open.take()
-        {
-            self.done
-                .push(index, Digest(*hasher.finalize().as_bytes()))?;
-        }
-        Ok(())
-    }
-}
-
-/// Feeds `count` zeros.
-fn hash_zeros(hasher: &mut blake3::Hasher, count: u64) {
-    static ZEROS: [u8; 65_536] = [0; 65_536];
-    let mut left = usize::try_from(count).unwrap_or(0);
-    while left > 0 {
-        let (now, _) = ZEROS.split_at(left.min(ZEROS.len()));
-        hasher.update(now);
-        left = left.saturating_sub(now.len());
-    }
-}
-
 #[cfg(test)]
 #[allow(
     clippy::arithmetic_side_effects,
@@ -254,53 +136,6 @@ fn hash_zeros(hasher: &mut blake3::Hasher, count: u64) {
 )]
 mod tests {
     use super::*;
-    use proptest::prelude::*;
-
-    /// Every chunk of the whole disk in memory, hashed at once.
-    fn naive(disk: &[u8]) -> Vec<(u64, Digest)> {
-        (0..)
-            .zip(disk.chunks(CHUNK_BYTES as usize))
-            .filter(|(_, chunk)| chunk.iter().any(|byte| *byte != 0))
-            .map(|(index, chunk)| (index, Digest(*blake3::hash(chunk).as_bytes())))
-            .collect()
-    }
-
-    fn check(size: usize, pieces: &[(usize, usize, u8)]) {
-        let mut disk = vec![0; size];
-        let mut digests = ChunkDigests::new(ByteLen(size as u64));
-        let mut at = 0;
-        for &(gap, length, byte) in pieces {
-            let start = (at + gap).min(size);
-            let end = (start + length).min(size);
-            disk[start..end].fill(byte);
-            digests
-                .update(ByteOffset(start as u64), &disk[start..end])
-                .unwrap();
-            at = end;
-        }
-        let list = digests.finish().unwrap();
-        assert_eq!(list.iter().collect::<Vec<_>>(), naive(&disk));
-    }
-
-    #[test]
-    fn a_disk_of_zeros_has_no_digests_whether_read_or_not() {
-        check(10 << 20, &[]);
-        check(10 << 20, &[(0, 10 << 20, 0)]);
-    }
-
-    #[test]
-    fn one_byte_in_the_last_short_chunk_is_seen() {
-        check((8 << 20) + 512, &[((8 << 20) + 511, 1, 7)]);
-    }
-
-    #[test]
-    fn going_back_and_going_beyond_are_refused() {
-        let mut digests = ChunkDigests::new(ByteLen(1024));
-        digests.update(ByteOffset(512), &[1; 10]).unwrap();
-        assert!(digests.update(ByteOffset(521), &[1]).is_err());
-        assert!(digests.update(ByteOffset(1023), &[1; 2]).is_err());
-        assert!(digests.update(ByteOffset(u64::MAX), &[1]).is_err());
-    }
 
     #[test]
     fn a_list_in_disorder_is_refused() {
@@ -316,21 +151,25 @@ mod tests {
         }
     }
 
-    proptest! {
-        #![proptest_config(ProptestConfig::with_cases(40))]
-        #[test]
-        fn pieces_of_any_size_give_the_digests_of_whole_chunks(
-            size in 1_usize..20_000_000,
-            pieces in prop::collection::vec(
-                (
-                    prop_oneof![Just(0_usize), 0_usize..9_000_000],
-                    prop_oneof![0_usize..5_000_000, 1_usize..600],
-                    0_u8..3,
-                ),
-                0..12,
-            ),
-        ) {
-            check(size, &pieces);
+    #[test]
+    fn runs_of_chunks_are_kept_apart_by_the_zeros_between_them() {
+        let mut list = ChunkList::default();
+        for index in [0, 1, 5, 6, 7] {
+            list.push(index, Digest([u8::try_from(index).unwrap(); 32]))
+                .unwrap();
         }
+        assert!(list.push(7, Digest([7; 32])).is_err());
+        assert_eq!((list.len(), list.end()), (5, 8));
+        assert_eq!(list.get(4), None);
+        assert_eq!(list.get(6), Some(Digest([6; 32])));
+        let again: ChunkList =
+            serde_json::from_str(&serde_json::to_string(&list).unwrap()).unwrap();
+        assert_eq!(again, list);
+    }
+
+    #[test]
+    fn a_chunk_of_zeros_has_no_digest() {
+        assert_eq!(chunk_digest(&[0; 8192]), None);
+        assert!(chunk_digest(&[&[0; 8191][..], &[1]].concat()).is_some());
     }
 }

@@ -52,14 +52,6 @@ pub fn sanitise(name: &str) -> Option<String> {
     (!clean.is_empty()).then(|| clean.to_owned())
 }
 
-/// `PowerEdge-R640-7XK3P52` of a product and a serial number, where the firmware knows them (the
-/// inventory leaves out what is only filled in, such as "To be filled by O.E.M."); `machine` where
-/// it knows neither.
-pub fn machine_name(product: Option<&str>, serial: Option<&str>) -> String {
-    let words: Vec<&str> = [product, serial].into_iter().flatten().collect();
-    sanitise(&words.join("-")).unwrap_or_else(|| "machine".into())
-}
-
 /// A capture that is being written.
 #[derive(Debug)]
 #[must_use = "without commit() the capture stays partial"]
@@ -229,24 +221,16 @@ mod tests {
 
     #[test]
     fn names_of_machines_are_names_of_directories() {
-        for (product, serial, name) in [
-            (
-                Some("PowerEdge R640"),
-                Some("7XK3P52"),
-                "PowerEdge-R640-7XK3P52",
-            ),
-            (Some("../../etc"), None, "etc"),
-            (
-                Some("ProLiant  DL380 / Gen10 "),
-                Some(""),
-                "ProLiant-DL380-Gen10",
-            ),
-            (Some("Größe"), Some("x"), "Gr-e-x"),
-            (Some("x.partial"), None, "x"),
-            (None, None, "machine"),
-            (Some("///"), Some(".."), "machine"),
+        for (given, name) in [
+            ("PowerEdge R640-7XK3P52", Some("PowerEdge-R640-7XK3P52")),
+            ("../../etc", Some("etc")),
+            ("ProLiant  DL380 / Gen10 ", Some("ProLiant-DL380-Gen10")),
+            ("Größe-x", Some("Gr-e-x")),
+            ("x.partial", Some("x")),
+            ("", None),
+            ("///..", None),
         ] {
-            assert_eq!(machine_name(product, serial), name);
+            assert_eq!(sanitise(given).as_deref(), name, "{given}");
         }
         assert_eq!(sanitise(&"a-".repeat(100)).unwrap().len(), NAME_MAX - 1);
     }

@@ -17,11 +17,11 @@ mod scan;
 mod tee;
 pub mod verify;
 
-pub use chunks::{CHUNK_BYTES, ChunkDigests, ChunkList, chunk_digest};
+pub use chunks::{CHUNK_BYTES, ChunkList, chunk_digest};
 pub use digest::Digest;
 pub use fault::{Fault, Faults};
 pub use files::{CaptureFiles, DirFiles, FileEntry, FileReader};
-pub use layout::{CaptureDir, machine_name};
+pub use layout::CaptureDir;
 pub use list::{List, list};
 pub use manifest::{DiskRecord, FileRecord, Manifest};
 pub use verify::{CaptureVerdict, Verdict, seal, verify, verify_path};

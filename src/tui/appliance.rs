@@ -169,60 +169,69 @@ impl Appliance<'_> {
 
     fn capture(&self, stick: &Stick, answers: &AnswerArgs) -> Result<Outcome> {
         let machine = self.show_machine();
-        let all = stick::source_disks(stick, self.lines)?;
-        let mut disks = self.choose(&all, &answers.capture)?;
-        self.show_disks(&disks)?;
+        let all = numbered(&machine, stick::source_disks(stick, self.lines)?);
         let mut options = answers.capture.clone();
-        if !answers.unattended {
-            loop {
-                say!(
-                    self.lines,
-                    "Enter: capture {}   NUMBERS: only those disks (e.g. 0 2)   n NAME: call the \
-                     machine so\np: power off   r: restart the machine",
-                    if disks.len() == 1 {
-                        "this disk".into()
-                    } else {
-                        format!("these {} disks", disks.len())
-                    }
-                );
-                self.consoles.forget_typed();
-                let Some(line) = self
-                    .consoles
-                    .read_line(None)
-                    .map_err(|e| Error::io("reading the consoles", e))?
-                else {
-                    continue;
-                };
-                match line.split_once(' ').unwrap_or((&line, "")) {
-                    ("", _) => break,
-                    ("p" | "r", _) => return self.leave(&line),
-                    ("n", name) if !name.trim().is_empty() => {
-                        options.name = Some(name.trim().to_owned());
-                        say!(self.lines, "The machine will be called {}", name.trim());
-                    }
-                    _ => match numbers(&line, &all) {
-                        Some(chosen) => {
-                            disks = open_all(&chosen)?;
-                            self.show_disks(&disks)?;
-                        }
-                        None => say!(self.lines, "\"{line}\" is not understood"),
-                    },
-                }
-            }
+        let mut disks = self.choose(&all, &options)?;
+        self.show_disks(&all, &disks)?;
+        if !answers.unattended
+            && let Some(after) = self.ask(&all, &mut disks, &mut options)?
+        {
+            return leave(after);
         }
         self.write(stick, machine, disks, &options, answers.unattended)
     }
 
-    /// Switches off or restarts at once, without a capture.
-    fn leave(&self, line: &str) -> Result<Outcome> {
-        let after = if line == "r" { "reboot" } else { "poweroff" };
-        std::fs::create_dir_all("/run/haulier")
-            .and_then(|()| std::fs::write(AFTER_FILE, after))
-            .map_err(|e| Error::io(format!("telling the system to {after}"), e))?;
-        std::process::exit(Exit::Done.code().into())
+    /// Until Enter: the choice is then in `disks` and `options`. Or what to do with the machine
+    /// instead of a capture.
+    fn ask(
+        &self,
+        all: &[(usize, PathBuf)],
+        disks: &mut Vec<Disk>,
+        options: &mut CaptureOptions,
+    ) -> Result<Option<&'static str>> {
+        loop {
+            self.show_keys(disks.len());
+            self.consoles.forget_typed();
+            let reading = |e| Error::io("reading the consoles", e);
+            let Some(line) = self.consoles.read_line(None).map_err(reading)? else {
+                continue;
+            };
+            match line.split_once(' ').unwrap_or((&line, "")) {
+                ("", _) => return Ok(None),
+                ("p", _) => return Ok(Some("poweroff")),
+                ("r", _) => return Ok(Some("reboot")),
+                ("n", name) if !name.trim().is_empty() => {
+                    options.name = Some(name.trim().to_owned());
+                    say!(self.lines, "The machine will be called {}", name.trim());
+                }
+                _ => match chosen(&line, all) {
+                    Some(chosen) => {
+                        *disks = open_all(&chosen)?;
+                        self.show_disks(all, disks)?;
+                    }
+                    None => say!(
+                        self.lines,
+                        "\"{line}\" is neither one of the keys nor the number of a disk"
+                    ),
+                },
+            }
+        }
     }
 
-    fn choose(&self, all: &[PathBuf], options: &CaptureOptions) -> Result<Vec<Disk>> {
+    fn show_keys(&self, disks: usize) {
+        let what = match disks {
+            1 => "this disk".to_owned(),
+            disks => format!("these {disks} disks"),
+        };
+        say!(
+            self.lines,
+            "Enter: capture {what}   0 2: only disks 0 and 2   n NAME: call the machine so\n\
+             p: power off   r: restart the machine"
+        );
+    }
+
+    fn choose(&self, all: &[(usize, PathBuf)], options: &CaptureOptions) -> Result<Vec<Disk>> {
+        let paths: Vec<PathBuf> = all.iter().map(|(_, path)| path.clone()).collect();
         if options.disks.is_empty() || options.disks.iter().any(|disk| disk == "all") {
             if all.is_empty() {
                 return Err(
@@ -232,19 +241,44 @@ impl Appliance<'_> {
                     ),
                 );
             }
-            return open_all(all);
+            return open_all(&paths);
         }
-        capture::find_disks(&options.disks, all)
+        for word in &options.disks {
+            // The stick above all, by whatever path.
+            let path = Path::new(word);
+            if path.exists() && !std::fs::canonicalize(path).is_ok_and(|path| paths.contains(&path))
+            {
+                return Err(Error::refused(format!(
+                    "{word} is not one of this machine's disks that can be captured"
+                )));
+            }
+        }
+        capture::find_disks(&options.disks, &paths)
     }
 
-    fn show_disks(&self, disks: &[Disk]) -> Result<()> {
-        say!(self.lines, "To be captured:");
-        for (index, disk) in disks.iter().enumerate() {
-            let map = DiskMap::of(disk, DiskInfo::from(disk.identity()))?;
-            say!(self.lines, "{index:>3}  {}", disk.identity().describe());
-            say!(self.lines, "     at most {} to read", map.extents.total());
-            for line in map.render_text().lines() {
-                say!(self.lines, "  {line}");
+    fn show_disks(&self, all: &[(usize, PathBuf)], disks: &[Disk]) -> Result<()> {
+        say!(self.lines, "\nTo be captured:");
+        for disk in disks {
+            let identity = disk.identity();
+            let number = all
+                .iter()
+                .find(|(_, path)| *path == identity.path)
+                .map_or_else(|| "-".to_owned(), |(number, _)| number.to_string());
+            let map = DiskMap::of(disk, DiskInfo::from(identity))?;
+            let most = if map.nonzero_only().is_empty() {
+                ""
+            } else {
+                "at most "
+            };
+            say!(
+                self.lines,
+                "{number:>3}  {}: {most}{} of {}",
+                identity.path.display(),
+                map.extents.total(),
+                ByteLen(identity.size_bytes)
+            );
+            for line in map.render_brief().lines() {
+                say!(self.lines, "{line}");
             }
         }
         Ok(())
@@ -328,18 +362,46 @@ impl Appliance<'_> {
     }
 }
 
+/// Switches off or restarts at once, without a capture.
+fn leave(after: &str) -> Result<Outcome> {
+    std::fs::create_dir_all("/run/haulier")
+        .and_then(|()| std::fs::write(AFTER_FILE, after))
+        .map_err(|e| Error::io(format!("telling the system to {after}"), e))?;
+    std::process::exit(Exit::Done.code().into())
+}
+
 fn open_all(paths: &[PathBuf]) -> Result<Vec<Disk>> {
     paths.iter().map(|path| Disk::open(path)).collect()
 }
 
-/// The disks of a line like `0 2`; `None` unless every word is the number of a disk.
-fn numbers(line: &str, all: &[PathBuf]) -> Option<Vec<PathBuf>> {
+/// The source disks with the numbers that the machine's list on the screen gives them.
+fn numbered(machine: &Machine, sources: Vec<PathBuf>) -> Vec<(usize, PathBuf)> {
+    let listed: Vec<PathBuf> = machine.disks.iter().map(|disk| disk.device()).collect();
+    let mut next = listed.len();
+    sources
+        .into_iter()
+        .map(|path| {
+            let number = listed
+                .iter()
+                .position(|other| *other == path)
+                .unwrap_or_else(|| {
+                    next = next.saturating_add(1);
+                    next.saturating_sub(1)
+                });
+            (number, path)
+        })
+        .collect()
+}
+
+/// The disks of a line like `0 2`; `None` unless every word is the number of a source disk.
+fn chosen(line: &str, all: &[(usize, PathBuf)]) -> Option<Vec<PathBuf>> {
     line.split([' ', ','])
         .filter(|word| !word.is_empty())
         .map(|word| {
-            word.parse::<usize>()
-                .ok()
-                .and_then(|index| all.get(index).cloned())
+            let wanted = word.parse::<usize>().ok()?;
+            all.iter()
+                .find(|(number, _)| *number == wanted)
+                .map(|(_, path)| path.clone())
         })
         .collect()
 }
@@ -349,14 +411,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_choose_disks_and_anything_else_does_not() {
-        let all = [PathBuf::from("/dev/sda"), PathBuf::from("/dev/sdb")];
-        assert_eq!(numbers("1", &all), Some(vec![all[1].clone()]));
+    fn numbers_choose_disks_as_the_screen_lists_them_and_anything_else_does_not() {
+        // The stick is number 1 of the machine's list.
+        let all = [
+            (0, PathBuf::from("/dev/sda")),
+            (2, PathBuf::from("/dev/sdc")),
+        ];
+        assert_eq!(chosen("2", &all), Some(vec![all[1].1.clone()]));
         assert_eq!(
-            numbers("1, 0", &all),
-            Some(vec![all[1].clone(), all[0].clone()])
+            chosen("2, 0", &all),
+            Some(vec![all[1].1.clone(), all[0].1.clone()])
         );
-        assert_eq!(numbers("2", &all), None);
-        assert_eq!(numbers("sda", &all), None);
+        assert_eq!(chosen("1", &all), None);
+        assert_eq!(chosen("sda", &all), None);
     }
 }

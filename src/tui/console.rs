@@ -74,6 +74,8 @@ impl Consoles {
             // The terminal gives whole lines, so one read is one line.
             let mut line = [0; 256];
             match console.read(&mut line) {
+                // Ctrl-D or a line that hung up: nobody pressed Enter.
+                Ok(0) => std::thread::sleep(Duration::from_millis(200)),
                 Ok(count) => {
                     let text = String::from_utf8_lossy(line.get(..count).unwrap_or_default());
                     return Ok(Some(text.trim().to_owned()));

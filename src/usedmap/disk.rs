@@ -134,6 +134,11 @@ impl DiskMap {
         serde_json::to_string_pretty(self)
     }
 
+    /// For a small screen: a line a volume, at most 80 columns.
+    pub fn render_brief(&self) -> String {
+        text::brief(self)
+    }
+
     /// For people: volume by volume, at most 80 columns.
     pub fn render_text(&self) -> String {
         text::render(self)

@@ -89,6 +89,34 @@ pub(super) fn render(map: &DiskMap) -> String {
     out
 }
 
+/// A line a volume and no headings, for a screen of 25 lines that shows the whole machine; the
+/// reason only where something is wrong with it.
+pub(super) fn brief(map: &DiskMap) -> String {
+    let mut out = String::new();
+    for note in &map.notes {
+        line(&mut out, "     ", &format!("Note: {note}."));
+    }
+    for region in map.regions.iter().filter(|region| is_shown(region)) {
+        let part = region.partition.map_or("-".into(), |n| n.to_string());
+        let row = format!(
+            "{part:>6} {:<28}{:>12}{:>12}  {}",
+            content(region),
+            ByteLen(region.length_bytes).to_string(),
+            taken(region),
+            state(region)
+        );
+        let _ = writeln!(out, "{}", row.trim_end());
+        if !matches!(region.state, None | Some(State::Clean)) {
+            line(
+                &mut out,
+                INDENT,
+                &format!("{}.", capitalised(&region.reason)),
+            );
+        }
+    }
+    out
+}
+
 /// The small regions that every disk has would bury what matters.
 fn is_shown(region: &Region) -> bool {
     let small = region.length_bytes <= 1 << 20;

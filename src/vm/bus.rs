@@ -1,6 +1,6 @@
 //! Which emulated controller a disk gets: the one that the system on it already has a driver for,
 //! as far as QEMU emulates such a one, the VM's firmware can boot from it and it takes the disk's
-//! sectors. What was tried is in docs/decisions/0011-disk-buses.md.
+//! sectors. What was tried is in docs/decisions/0007-disk-buses.md.
 
 use crate::inventory::{Bus, DiskInfo, FirmwareKind};
 

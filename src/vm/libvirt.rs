@@ -1,7 +1,9 @@
 //! [`VmPlan`] as a libvirt domain (<https://libvirt.org/formatdomain.html>), for libvirt 8.2 and
 //! later. Sizes are in KiB throughout, because virt-v2v 2.2 takes every number for KiB.
 
-use super::{DiskBus, Hypervisor, MachineType, PlannedDisk, PlannedNic, VmFirmware, VmPlan};
+use super::{
+    DiskBus, Hypervisor, MachineType, PlannedDisk, PlannedNic, VmFirmware, VmPlan, smbios,
+};
 use crate::inventory::RtcBasis;
 use quick_xml::Writer;
 use quick_xml::events::{BytesEnd, BytesStart, BytesText, Event};
@@ -86,59 +88,18 @@ fn os(xml: &mut Xml, plan: &VmPlan) {
 }
 
 fn sysinfo(xml: &mut Xml, plan: &VmPlan) {
-    let smbios = &plan.smbios;
-    // libvirt refuses any other form.
-    let date = smbios.bios_date.clone().filter(|date| is_us_date(date));
-    let groups: [(&str, Vec<(&str, &Option<String>)>); 4] = [
-        (
-            "bios",
-            vec![
-                ("vendor", &smbios.bios_vendor),
-                ("version", &smbios.bios_version),
-                ("date", &date),
-            ],
-        ),
-        (
-            "system",
-            vec![
-                ("manufacturer", &smbios.manufacturer),
-                ("product", &smbios.product),
-                ("version", &smbios.version),
-                ("serial", &smbios.serial),
-                // Must be the domain's own.
-                ("uuid", &plan.uuid),
-                ("sku", &smbios.sku),
-                ("family", &smbios.family),
-            ],
-        ),
-        (
-            "baseBoard",
-            vec![
-                ("manufacturer", &smbios.board_manufacturer),
-                ("product", &smbios.board_product),
-                ("version", &smbios.board_version),
-                ("serial", &smbios.board_serial),
-            ],
-        ),
-        (
-            "chassis",
-            vec![
-                ("manufacturer", &smbios.chassis_manufacturer),
-                ("serial", &smbios.chassis_serial),
-                ("asset", &smbios.chassis_asset_tag),
-            ],
-        ),
-    ];
     xml.open("sysinfo", &[("type", "smbios")]);
-    for (group, entries) in groups {
-        if entries.iter().all(|(_, value)| value.is_none()) {
+    for mut structure in smbios::structures(plan) {
+        // libvirt refuses dates of any other form, and its schema empty elements.
+        structure
+            .fields
+            .retain(|(name, value)| *name != "date" || is_us_date(value));
+        if structure.fields.is_empty() {
             continue;
         }
-        xml.open(group, &[]);
-        for (name, value) in entries {
-            if let Some(value) = value {
-                xml.text("entry", &[("name", name)], value);
-            }
+        xml.open(structure.element, &[]);
+        for (name, value) in structure.fields {
+            xml.text("entry", &[("name", name)], value);
         }
         xml.close();
     }

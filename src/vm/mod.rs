@@ -8,6 +8,7 @@ mod bus;
 pub mod libvirt;
 pub mod nvram;
 pub mod qemu;
+mod smbios;
 pub mod varstore;
 
 pub use bus::DiskBus;
@@ -104,7 +105,7 @@ pub struct PlannedDisk {
     pub serial: Option<String>,
     /// Vendor and model, for disks that can show one.
     pub model: Option<String>,
-    /// World-wide name in 16 hexadecimal digits, where it is of that kind.
+    /// World-wide name in 16 hexadecimal digits, where it is of that kind; always on [`DiskBus::MptSas`].
     pub wwn: Option<String>,
     /// Logical sector in bytes.
     pub logical_block_bytes: u32,
@@ -245,7 +246,7 @@ impl VmPlan {
             variables,
             disks: chosen,
             nics: machine.nics.iter().filter_map(planned_nic).collect(),
-            smbios: printable_smbios(&machine.smbios),
+            smbios: smbios::printable(&machine.smbios),
             rtc: machine.rtc.unwrap_or(RtcBasis::Utc),
             notes,
         };
@@ -302,6 +303,12 @@ impl VmPlan {
         let bios = self.firmware == VmFirmware::Bios;
         let mut ide = 0_usize;
         for disk in &mut self.disks {
+            if disk.bus == DiskBus::MptSas {
+                // Linux 6.12 finds no disk without a SAS address on QEMU 10.0's adapter. This one is
+                // of the kind that is locally assigned (NAA 3h).
+                let place = disk.boot_index;
+                disk.wwn.get_or_insert_with(|| format!("3{place:015x}"));
+            }
             if disk.bus == DiskBus::Ide {
                 ide = ide.saturating_add(1);
                 // Two channels of two disks, and none under UEFI.
@@ -433,13 +440,11 @@ fn planned_nic(nic: &NicInfo) -> Option<PlannedNic> {
     let [first, _, _, _, _, _] = *bytes else {
         return None;
     };
-    (first & 1 == 0).then(|| PlannedNic {
-        mac,
-        model: match nic.driver.as_deref() {
-            Some("virtio_net") => NicModel::Virtio,
-            _ => NicModel::E1000e,
-        },
-    })
+    let model = match nic.driver.as_deref() {
+        Some("virtio_net") => NicModel::Virtio,
+        _ => NicModel::E1000e,
+    };
+    (first & 1 == 0).then_some(PlannedNic { mac, model })
 }
 
 fn description(machine: &Machine) -> String {
@@ -470,33 +475,6 @@ fn printable(text: &str) -> String {
         .collect::<String>()
         .trim()
         .to_owned()
-}
-
-fn printable_smbios(smbios: &Smbios) -> Smbios {
-    let clean = |text: &Option<String>| {
-        text.as_deref()
-            .map(printable)
-            .filter(|text| !text.is_empty())
-    };
-    Smbios {
-        manufacturer: clean(&smbios.manufacturer),
-        product: clean(&smbios.product),
-        version: clean(&smbios.version),
-        serial: clean(&smbios.serial),
-        sku: clean(&smbios.sku),
-        family: clean(&smbios.family),
-        uuid: clean(&smbios.uuid),
-        board_manufacturer: clean(&smbios.board_manufacturer),
-        board_product: clean(&smbios.board_product),
-        board_version: clean(&smbios.board_version),
-        board_serial: clean(&smbios.board_serial),
-        chassis_manufacturer: clean(&smbios.chassis_manufacturer),
-        chassis_serial: clean(&smbios.chassis_serial),
-        chassis_asset_tag: clean(&smbios.chassis_asset_tag),
-        bios_vendor: clean(&smbios.bios_vendor),
-        bios_version: clean(&smbios.bios_version),
-        bios_date: clean(&smbios.bios_date),
-    }
 }
 
 /// The file's name where the definition lies beside it.

@@ -2,7 +2,7 @@
 //! itself, so the folder can be moved and copied, and chooses KVM and the UEFI firmware where it
 //! runs, not where it was written.
 
-use super::{DiskBus, MachineType, PlannedDisk, VmFirmware, VmPlan, file_name};
+use super::{DiskBus, MachineType, PlannedDisk, VmFirmware, VmPlan, file_name, smbios};
 use crate::inventory::RtcBasis;
 
 /// AHCI ports of one controller; the first controller of a q35 is `ide`.
@@ -26,17 +26,24 @@ pub fn run_script(plan: &VmPlan) -> String {
     let mut script = HEAD
         .replace("@DESCRIPTION@", &plan.description)
         .replace("@MEMORY@", &(plan.memory_kib / 1024).max(1).to_string());
-    if let (VmFirmware::Uefi { .. }, Some(nvram)) = (plan.firmware, &plan.nvram) {
+    if plan.firmware != VmFirmware::Bios {
         let code = if secure { CODE_SECURE } else { CODE };
         script += &UEFI
             .replace("@CODE@", code)
-            .replace("@VARS@", &quoted(&file_name(nvram)));
+            .replace("@VARS@", &quoted(&vars_file(plan)));
     }
     script += "\nexec \"$qemu\" \\\n";
     for (option, value) in options(plan) {
         script += &format!("  {option} {value} \\\n");
     }
     script + "  \"$@\"\n"
+}
+
+/// The variable store beside the script.
+fn vars_file(plan: &VmPlan) -> String {
+    plan.nvram
+        .as_deref()
+        .map_or_else(|| "VARS.fd".to_owned(), file_name)
 }
 
 /// Pairs of an option and its value, quoted for the shell.
@@ -77,8 +84,8 @@ fn options(plan: &VmPlan) -> Vec<(&'static str, String)> {
     if let Some(uuid) = &plan.uuid {
         options.push(("-uuid", quoted(uuid)));
     }
-    smbios(plan, &mut options);
-    if plan.firmware != VmFirmware::Bios && plan.nvram.is_some() {
+    identity_of_machine(plan, &mut options);
+    if plan.firmware != VmFirmware::Bios {
         if secure {
             options.push((
                 "-global",
@@ -123,56 +130,13 @@ fn options(plan: &VmPlan) -> Vec<(&'static str, String)> {
     options
 }
 
-fn smbios(plan: &VmPlan, options: &mut Vec<(&'static str, String)>) {
-    let smbios = &plan.smbios;
-    let types: [(u8, Vec<(&str, &Option<String>)>); 4] = [
-        (
-            0,
-            vec![
-                ("vendor", &smbios.bios_vendor),
-                ("version", &smbios.bios_version),
-                ("date", &smbios.bios_date),
-            ],
-        ),
-        (
-            1,
-            vec![
-                ("manufacturer", &smbios.manufacturer),
-                ("product", &smbios.product),
-                ("version", &smbios.version),
-                ("serial", &smbios.serial),
-                ("sku", &smbios.sku),
-                ("family", &smbios.family),
-            ],
-        ),
-        (
-            2,
-            vec![
-                ("manufacturer", &smbios.board_manufacturer),
-                ("product", &smbios.board_product),
-                ("version", &smbios.board_version),
-                ("serial", &smbios.board_serial),
-            ],
-        ),
-        (
-            3,
-            vec![
-                ("manufacturer", &smbios.chassis_manufacturer),
-                ("serial", &smbios.chassis_serial),
-                ("asset", &smbios.chassis_asset_tag),
-            ],
-        ),
-    ];
-    for (number, fields) in types {
-        let mut text = format!("type={number}");
-        for (name, value) in &fields {
-            if let Some(value) = value {
-                text += &format!(",{name}={}", doubled(value));
-            }
+fn identity_of_machine(plan: &VmPlan, options: &mut Vec<(&'static str, String)>) {
+    for structure in smbios::structures(plan) {
+        let mut text = format!("type={}", structure.number);
+        for (name, value) in structure.fields {
+            text += &format!(",{name}={}", doubled(value));
         }
-        if fields.iter().any(|(_, value)| value.is_some()) {
-            options.push(("-smbios", quoted(&text)));
-        }
+        options.push(("-smbios", quoted(&text)));
     }
 }
 

@@ -2,6 +2,8 @@
 
 #![allow(dead_code, unreachable_pub)]
 
+pub mod oracle;
+
 use haulier::device::Disk;
 use haulier::extent::ExtentList;
 use haulier::usedmap::{DiskInfo, DiskMap};

@@ -12,9 +12,10 @@ use haulier::extent::{Extent, ExtentList};
 use haulier::qcow2::{CLUSTER_BYTES, Compression};
 use haulier::report::Quiet;
 use haulier::store::{
-    CHUNK_BYTES, CaptureDir, ChunkDigests, Digest, DiskRecord, Manifest, manifest, seal,
+    CHUNK_BYTES, CaptureDir, ChunkList, Digest, DiskRecord, Manifest, chunk_digest, manifest, seal,
 };
 use haulier::units::{ByteLen, ByteOffset, SectorSize};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 pub const STARTED: &str = "2026-11-22T10:15:00Z";
@@ -34,12 +35,22 @@ pub fn identity(size_bytes: u64) -> DiskIdentity {
 /// The record of an image in `dir`, not sealed.
 pub fn image(dir: &Path, file: &str, content: &Content, compression: Compression) -> DiskRecord {
     let finished = write_image(content, &dir.join(file), compression);
-    let mut digests = ChunkDigests::new(content.size());
+    let mut chunks: BTreeMap<u64, Vec<u8>> = BTreeMap::new();
     let mut extents = ExtentList::new();
     for (at, bytes) in content.clusters() {
         let start = at * CLUSTER_BYTES as u64;
-        digests.update(ByteOffset(start), bytes).unwrap();
+        let index = start / CHUNK_BYTES;
+        let within = (start % CHUNK_BYTES) as usize;
+        let chunk_bytes = CHUNK_BYTES.min(content.size().0 - index * CHUNK_BYTES) as usize;
+        let chunk = chunks.entry(index).or_insert_with(|| vec![0; chunk_bytes]);
+        chunk[within..within + bytes.len()].copy_from_slice(bytes);
         extents.insert(Extent::new(ByteOffset(start), ByteLen(bytes.len() as u64)).unwrap());
+    }
+    let mut digests = ChunkList::default();
+    for (index, chunk) in &chunks {
+        if let Some(digest) = chunk_digest(chunk) {
+            digests.push(*index, digest).unwrap();
+        }
     }
     DiskRecord {
         file: file.into(),
@@ -49,7 +60,7 @@ pub fn image(dir: &Path, file: &str, content: &Content, compression: Compression
         source: identity(content.size().0),
         compression,
         chunk_bytes: CHUNK_BYTES,
-        chunks: digests.finish().unwrap(),
+        chunks: digests,
         extents,
         bad_ranges: ExtentList::new(),
         regions: Vec::new(),

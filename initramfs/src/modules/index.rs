@@ -81,12 +81,17 @@ impl Index {
         }
     }
 
+    /// Whether the kernel has this module without loading anything.
+    pub(crate) fn has_built_in(&self, request: &str) -> bool {
+        self.built_in.contains(&canonical(request))
+    }
+
     /// The modules that a modalias or a name asks for; none for what is built in or unknown.
     pub(crate) fn wanted_by(&self, request: &str) -> Vec<&str> {
-        let name = canonical(request);
-        if self.built_in.contains(&name) {
+        if self.has_built_in(request) {
             return Vec::new();
         }
+        let name = canonical(request);
         match self.modules.get_key_value(&name) {
             Some((name, _)) => vec![name],
             None => self.aliases.modules(request),
@@ -217,6 +222,7 @@ mod tests {
         assert_eq!(index.wanted_by("scsi-mod"), ["scsi_mod"]);
         assert_eq!(index.wanted_by("fs-ext4"), ["ext4"]);
         assert!(index.wanted_by("nvme-core").is_empty());
+        assert!(index.has_built_in("nvme-core") && !index.has_built_in("ext4"));
         assert!(index.wanted_by("fs-none").is_empty());
     }
 

@@ -15,7 +15,7 @@ pub(crate) use index::Index;
 pub(crate) use loader::Loader;
 pub(crate) use options::Options;
 
-/// Modules that are never loaded, whoever asks: they put block devices together from others, and
+/// Modules that neither a device nor the kernel gets from us: they put block devices together from others, and
 /// might write to those (an array's superblock, a log). Haulier reads such volumes by itself.
 pub(crate) const NEVER: [&str; 4] = ["md_mod", "dm_mod", "bcache", "drbd"];
 

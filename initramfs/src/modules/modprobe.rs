@@ -29,7 +29,10 @@ fn run(requests: &[String]) -> Result<()> {
     let options = Options::new(&Cmdline::of_this_kernel().unwrap_or_default());
     for request in requests {
         let names = index.wanted_by(request);
-        anyhow::ensure!(!names.is_empty(), "there is no module {request}");
+        anyhow::ensure!(
+            !names.is_empty() || index.has_built_in(request),
+            "there is no module {request}"
+        );
         for name in names {
             for step in index.steps(name)? {
                 load(&step, &options)?;

@@ -97,7 +97,7 @@ fn a_stick_that_is_too_small_is_refused_with_both_numbers() {
     let scene = Scene::new();
     let stick = scene.stick("stick.img", 256 << 20);
     let ended = journey::capture(journey::server(&scene.guest, Bus::Sata), &stick).unwrap();
-    assert_refused(&ended, &["needs", "free", "MiB", STICK_SERIAL]);
+    assert_refused(&ended, &["needs about", "are free", STICK_SERIAL]);
     assert_eq!(ended.source.writes, 0);
     scene.assert_nothing_whole(&stick);
 }

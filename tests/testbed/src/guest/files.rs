@@ -159,7 +159,7 @@ fn data(overlay: &mut Overlay) -> Result<Payload> {
             }
             let name = format!("year-{}/Beleg Nr. {number} \u{fc}ber.dat", number / 32);
             // Some are empty.
-            let length = if digests.len() % 100 == 0 {
+            let length = if digests.len().is_multiple_of(100) {
                 0
             } else {
                 rng.usize(1..=limit)

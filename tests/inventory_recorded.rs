@@ -1,0 +1,229 @@
+//! The inventory of three machines that QEMU emulated, from what Linux 6.12 showed of them
+//! (`inventory_recorded/record.sh`).
+
+use haulier::inventory::{Bus, FirmwareKind, Machine};
+use std::fs;
+use std::os::unix::fs::symlink;
+
+/// Makes the recorded tree again and reads it.
+fn machine(tree: &str) -> Machine {
+    let root = tempfile::tempdir().unwrap();
+    let below = |path: &str| root.path().join(path.trim_start_matches('/'));
+    let of_kind = |kind| tree.lines().filter_map(move |line| line.strip_prefix(kind));
+    // Links first: some files were read through them.
+    let mut targets = Vec::new();
+    for (path, target) in of_kind("L ").filter_map(|line| line.split_once(' ')) {
+        let path = below(path);
+        let dir = path.parent().unwrap();
+        fs::create_dir_all(dir).unwrap();
+        targets.push(dir.join(target));
+        symlink(target, &path).unwrap();
+    }
+    for target in targets {
+        fs::create_dir_all(target).unwrap();
+    }
+    for (path, hex) in of_kind("F ").filter_map(|line| line.split_once(' ')) {
+        let path = below(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, bytes(hex)).unwrap();
+    }
+    Machine::read(root.path())
+}
+
+fn bytes(hex: &str) -> Vec<u8> {
+    hex.as_bytes()
+        .chunks(2)
+        .map(|pair| u8::from_str_radix(str::from_utf8(pair).unwrap(), 16).unwrap())
+        .collect()
+}
+
+#[test]
+fn a_uefi_machine_with_disks_of_five_kinds() {
+    let machine = machine(include_str!("inventory_recorded/uefi.tree"));
+    assert_eq!(machine.name, "R640-7XK3P52");
+    assert_eq!(
+        machine.to_text(),
+        "\
+Machine:  Dell Inc. PowerEdge R640, serial 7XK3P52
+Firmware: UEFI, Secure Boot off, Dell Inc. 2.19.1
+CPU:      QEMU Virtual CPU version 2.5+, 2 sockets, 2 cores, 2 threads
+Memory:   1.0 GiB installed, 0.9 GiB usable
+Disks:    0 /dev/nvme0n1 QEMU NVMe Ctrl     NVME1  2.1 GB NVMe
+          1 /dev/sda     SAMSUNG-MZ7LH480   SATA0  1.0 GB SATA
+          2 /dev/sdb     QEMU QEMU HARDDISK VSCSI3 4.2 GB virtio-scsi
+          3 /dev/sdc     QEMU QEMU HARDDISK STICK4 5.3 GB USB
+          4 /dev/vda     -                  VBLK2  3.2 GB virtio-blk
+Network:  eth0 b0:26:28:aa:bb:01 e1000e     link, 1000 Mbit/s
+          eth1 b0:26:28:aa:bb:02 igb        link, 1000 Mbit/s
+          eth2 b0:26:28:aa:bb:03 virtio_net link
+"
+    );
+    let disks: Vec<_> = machine
+        .disks
+        .iter()
+        .map(|d| (&*d.name, d.bus, d.driver.as_deref(), d.serial.as_deref()))
+        .collect();
+    assert_eq!(
+        disks,
+        [
+            ("nvme0n1", Bus::Nvme, Some("nvme"), Some("NVME1")),
+            ("sda", Bus::Sata, Some("ahci"), Some("SATA0")),
+            ("sdb", Bus::VirtioScsi, Some("virtio_scsi"), Some("VSCSI3")),
+            ("sdc", Bus::Usb, Some("usb-storage"), Some("STICK4")),
+            ("vda", Bus::VirtioBlk, Some("virtio_blk"), Some("VBLK2")),
+        ]
+    );
+    assert_eq!(machine.disks[0].logical_sector_bytes, Some(4096));
+    assert_eq!(machine.disks[1].size_bytes, 1 << 30);
+    assert_eq!(
+        machine.disks[1].wwn.as_deref(),
+        Some("naa.5002538e40a0b1c2")
+    );
+    assert!(machine.disks[3].removable);
+    assert_eq!(machine.memory.installed_bytes, Some(1 << 30));
+    assert_eq!((machine.cpu.sockets, machine.cpu.threads()), (2, 2));
+    assert_eq!(
+        machine.smbios.uuid.as_deref(),
+        Some("4c4c4544-0058-4b10-8033-b7c04f503532")
+    );
+    let firmware = &machine.firmware;
+    assert_eq!(firmware.kind, FirmwareKind::Uefi);
+    assert_eq!(firmware.secure_boot, Some(false));
+    assert!(!firmware.boot_order.is_empty(), "{firmware:?}");
+    // Started with -kernel, OVMF has nothing but its own menu.
+    let [entry] = firmware.boot_entries.as_slice() else {
+        panic!("{:?}", firmware.boot_entries);
+    };
+    assert_eq!(
+        (entry.number, &*entry.description, entry.active),
+        (0, "UiApp", true)
+    );
+    assert_eq!(
+        entry.path,
+        "Fv(7cb8bdc9-f8eb-4f34-aaea-3ee4af6516a1)/FvFile(462caa21-7614-4503-836e-8ab6f4662331)"
+    );
+    assert_eq!(entry.file, None);
+    let nics: Vec<_> = machine
+        .nics
+        .iter()
+        .map(|n| {
+            (
+                n.mac.as_deref(),
+                n.driver.as_deref(),
+                n.pci_id.as_deref(),
+                n.link,
+            )
+        })
+        .collect();
+    assert_eq!(
+        nics,
+        [
+            (
+                Some("b0:26:28:aa:bb:01"),
+                Some("e1000e"),
+                Some("8086:10d3"),
+                Some(true)
+            ),
+            (
+                Some("b0:26:28:aa:bb:02"),
+                Some("igb"),
+                Some("8086:10c9"),
+                Some(true)
+            ),
+            (
+                Some("b0:26:28:aa:bb:03"),
+                Some("virtio_net"),
+                Some("1af4:1000"),
+                Some(true)
+            ),
+        ]
+    );
+    assert!(
+        machine
+            .pci
+            .iter()
+            .any(|p| p.class == "010601" && p.driver.as_deref() == Some("ahci"))
+    );
+    let read = Machine::from_json(machine.to_json().as_bytes()).unwrap();
+    assert_eq!(read, machine);
+}
+
+#[test]
+fn raid_and_sas_controllers_are_told_by_their_drivers() {
+    let machine = machine(include_str!("inventory_recorded/sas.tree"));
+    let disks: Vec<_> = machine
+        .disks
+        .iter()
+        .map(|d| (&*d.name, d.bus, d.driver.as_deref()))
+        .collect();
+    assert_eq!(
+        disks,
+        [
+            ("sda", Bus::Sas, Some("megaraid_sas")),
+            ("sdb", Bus::Sas, Some("mptsas")),
+        ]
+    );
+    assert_eq!(machine.firmware.kind, FirmwareKind::Bios);
+    assert_eq!(machine.firmware.secure_boot, None);
+}
+
+#[test]
+fn an_old_machine_has_an_ide_disk_and_its_optical_drive_is_none() {
+    let machine = machine(include_str!("inventory_recorded/old.tree"));
+    let disks: Vec<_> = machine
+        .disks
+        .iter()
+        .map(|d| (&*d.name, d.bus, d.driver.as_deref()))
+        .collect();
+    assert_eq!(disks, [("sda", Bus::Ide, Some("ata_piix"))]);
+    assert_eq!(machine.cpu.x86_64_level, Some(1));
+}
+
+#[test]
+fn a_machine_that_says_nothing_is_described_all_the_same() {
+    let root = tempfile::tempdir().unwrap();
+    let machine = Machine::read(root.path());
+    assert_eq!(machine.name, "machine");
+    assert_eq!(
+        machine.to_text(),
+        "\
+Machine:  unknown model
+Firmware: BIOS
+CPU:      unknown model, 1 socket, 1 core, 1 thread
+Memory:   unknown
+Disks:    none found: is the controller's RAID mode on, or its driver missing?
+Network:  no card found
+"
+    );
+    assert_eq!(
+        Machine::from_json(machine.to_json().as_bytes()).unwrap(),
+        machine
+    );
+}
+
+#[test]
+fn the_screen_has_at_most_79_columns_and_24_lines_whatever_vendors_write() {
+    let mut machine = machine(include_str!("inventory_recorded/uefi.tree"));
+    let long = "Ultra\u{1b}[2J Long ".repeat(20);
+    machine.smbios.product = Some(long.clone());
+    machine.smbios.bios_version = Some(long.clone());
+    machine.cpu.model = Some(long.clone());
+    for _ in 0..40 {
+        let mut disk = machine.disks[0].clone();
+        disk.model = Some(long.clone());
+        disk.serial = Some(long.clone());
+        machine.disks.push(disk);
+    }
+    for nic in &mut machine.nics {
+        nic.name.clone_from(&long);
+    }
+    let text = machine.to_text();
+    assert!(text.lines().count() <= 24, "{text}");
+    for line in text.lines() {
+        assert!(
+            line.len() <= 79 && line.bytes().all(|b| (b' '..=b'~').contains(&b)),
+            "{line:?}"
+        );
+    }
+    assert!(text.contains("more"), "{text}");
+}
