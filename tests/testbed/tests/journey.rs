@@ -89,8 +89,7 @@ fn a_uefi_server_with_nvme_travels_to_qemu_and_libvirt() {
     journey::boot_script(&script, &captured.guest.payload).unwrap();
 
     let root = captured.folder.path().join("libvirt");
-    std::fs::create_dir(&root).unwrap();
-    let libvirt = Libvirt::new(&root);
+    let libvirt = Libvirt::new(&root).unwrap();
     run(captured
         .product
         .command()
