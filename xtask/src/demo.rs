@@ -115,8 +115,7 @@ pub(crate) fn run(interactive: bool) -> Result<()> {
 
 /// Leaves screen and keyboard to the person until the machine is off.
 fn by_hand(machine: Machine, stick: &Stick) -> Result<()> {
-    let window =
-        std::env::var_os("DISPLAY").is_some() || std::env::var_os("WAYLAND_DISPLAY").is_some();
+    let window = Screen::window_is_possible();
     println!();
     println!("A server with one disk starts from the stick. When the Haulier screen shows what it");
     println!("found, press Enter to capture. Then press p and Enter to switch it off; the");

@@ -70,19 +70,26 @@ pub fn capture(server: Machine, stick: &Stick) -> Result<Ended> {
     ended(&mut machine, start)
 }
 
+/// Waits for the appliance's last word, the number in `haulier: exit code N`.
+///
+/// # Errors
+/// When it does not come in time.
+pub fn exit_code(machine: &mut Running) -> Result<u8> {
+    let line = machine
+        .serial()
+        .wait_for_line("haulier: exit code ", CAPTURE)?;
+    line.rsplit(' ')
+        .next()
+        .and_then(|code| code.parse().ok())
+        .with_context(|| format!("reading the exit code in {line:?}"))
+}
+
 /// Waits for the end of the appliance's run in `machine`, which was switched on at `start`.
 ///
 /// # Errors
 /// When it does not end in time.
 pub fn ended(machine: &mut Running, start: Instant) -> Result<Ended> {
-    let line = machine
-        .serial()
-        .wait_for_line("haulier: exit code ", CAPTURE)?;
-    let exit_code = line
-        .rsplit(' ')
-        .next()
-        .and_then(|code| code.parse().ok())
-        .with_context(|| format!("reading the exit code in {line:?}"))?;
+    let exit_code = exit_code(machine)?;
     machine.wait_shutdown(BOOT)?;
     Ok(Ended {
         exit_code,

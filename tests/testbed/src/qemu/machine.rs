@@ -2,6 +2,7 @@
 
 use super::firmware::Firmware;
 use super::run::Running;
+use crate::command::{run, tool};
 use anyhow::Result;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -66,6 +67,19 @@ pub enum Screen {
     Window,
     /// The terminal that we run in shows the serial line and types into it.
     Terminal,
+}
+
+impl Screen {
+    /// Whether a window can be shown: there is a desktop, and QEMU was installed with its GTK or
+    /// SDL part.
+    pub fn window_is_possible() -> bool {
+        let desktop = ["DISPLAY", "WAYLAND_DISPLAY"]
+            .iter()
+            .any(|name| std::env::var_os(name).is_some_and(|value| !value.is_empty()));
+        desktop
+            && run(tool("qemu-system-x86_64").args(["-display", "help"]))
+                .is_ok_and(|told| told.lines().any(|line| line == "gtk" || line == "sdl"))
+    }
 }
 
 /// The machine to be. Every field has a usable default; see [`Machine::new`].

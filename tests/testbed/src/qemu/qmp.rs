@@ -133,6 +133,25 @@ impl Qmp {
         }
     }
 
+    /// Puts the stick `id` (`stick0`) back that was pulled out.
+    ///
+    /// # Errors
+    /// When QEMU refuses.
+    pub fn plug_stick(&mut self, id: &str, serial: &str) -> Result<()> {
+        self.execute(
+            "device_add",
+            json!({
+                "driver": "usb-storage",
+                "id": id,
+                "bus": "xhci.0",
+                "drive": format!("{id}-node"),
+                "serial": serial,
+                "removable": true,
+            }),
+        )?;
+        Ok(())
+    }
+
     /// The machine's screen as a PNG.
     ///
     /// # Errors
