@@ -85,6 +85,11 @@ impl<T: TermLike + Clone + 'static> Report for Bars<T> {
         self.with(|bar| {
             if let Some(bar) = bar.take() {
                 bar.abandon();
+                // The bar stays as it is; what comes next begins below it.
+                let _ = self
+                    .terminal
+                    .write_line("")
+                    .and_then(|()| self.terminal.flush());
             }
         });
     }
