@@ -267,23 +267,17 @@ impl ReadAt for Disk {
     fn read_at(&self, offset: ByteOffset, buf: &mut [u8]) -> Result<()> {
         check_range(&self.name(), self.size(), offset, buf.len())?;
         self.file.read_exact_at(buf, offset.0).map_err(|error| {
-            let vanished = self.has_vanished();
-            let error = if error.kind() == io::ErrorKind::UnexpectedEof {
-                Error::new(
-                    Kind::Io,
-                    format!("reading {} bytes: it became shorter", buf.len()),
-                )
+            let reading = format!("reading {} bytes", buf.len());
+            // A disk that was pulled reads as an error or as one of no size, by its driver.
+            let error = if self.has_vanished() {
+                Error::new(Kind::Vanished, format!("{reading}: the disk is gone"))
+                    .advise("Check its cable or bay, then start again")
+            } else if error.kind() == io::ErrorKind::UnexpectedEof {
+                Error::new(Kind::Io, format!("{reading}: it became shorter"))
             } else {
-                Error::io(format!("reading {} bytes", buf.len()), error)
+                Error::io(reading, error)
             };
-            let error = error.on(self.name()).at(offset.0);
-            if vanished {
-                error
-                    .into_kind(Kind::Vanished)
-                    .advise("The disk is gone: check its cable or bay, then start again")
-            } else {
-                error
-            }
+            error.on(self.name()).at(offset.0)
         })
     }
 
