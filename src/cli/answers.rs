@@ -5,7 +5,7 @@ use crate::error::{Error, Result};
 use crate::stick::cmdline::Cmdline;
 
 /// Keys of the kernel command line that are not answers: they belong to the boot itself.
-const BOOT_KEYS: [&str; 2] = ["boot", "init"];
+const BOOT_KEYS: [&str; 3] = ["boot", "init", "debug"];
 
 /// The words of an answer file (TOML: strings, numbers, booleans, arrays of them).
 ///
@@ -87,7 +87,7 @@ mod tests {
     #[test]
     fn the_kernel_line_says_the_same_words() {
         let words = from_kernel(&Cmdline::parse(
-            "quiet haulier.boot=12-ab haulier.unattended=1 haulier.no_verify=0 \
+            "quiet haulier.boot=12-ab haulier.debug=1 haulier.unattended=1 haulier.no_verify=0 \
              haulier.disk=S45 \"haulier.name=db 1\" haulier.after=reboot",
         ));
         assert_eq!(

@@ -133,11 +133,6 @@ impl Machine {
         }
     }
 
-    /// The name of the machine's folder in a store.
-    pub fn store_name(&self) -> String {
-        self.name.clone()
-    }
-
     /// Reads a `machine.json`.
     ///
     /// # Errors
