@@ -525,7 +525,7 @@ static TABLE: Mutex<BTreeMap<&str, String>> = Mutex::new(BTreeMap::new());
 fn is_tight(variant: Variant, fixture: &Fixture, map: &DiskMap) {
     let taken = filesystem(map).used_bytes;
     let used = used_by_dumpe2fs(&fixture.image);
-    let peer = used_by_partclone(&fixture.image, fixture.dir.path());
+    let peer = used_by_partclone("partclone.extfs", &fixture.image, fixture.dir.path());
     let shown = peer
         .as_ref()
         .map_or("refuses".into(), |list| list.total().0.to_string());

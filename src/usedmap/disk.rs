@@ -1,8 +1,8 @@
 //! The map of a whole disk: table, boot gap, partitions and what lies between them.
 
+use super::finding::{self, Finding};
 use super::region::{Policy, Region, RegionKind, State};
 use super::text;
-use super::volume::{self, Finding};
 use crate::device::{DiskIdentity, ReadAt, Window};
 use crate::error::Result;
 use crate::extent::{Extent, ExtentList};
@@ -230,7 +230,7 @@ impl Builder {
             return Ok(());
         }
         let volume = Window::new(disk, extent.start(), extent.len())?;
-        let finding = volume::look(&volume)?;
+        let finding = finding::look(&volume)?;
         self.add_finding(finding, extent, number);
         Ok(())
     }
@@ -243,7 +243,7 @@ impl Builder {
             return Ok(());
         };
         if table.metadata.is_empty() {
-            let finding = volume::look(&disk)?;
+            let finding = finding::look(&disk)?;
             self.add_finding(finding, extent, None);
             return Ok(());
         }

@@ -7,16 +7,21 @@
 //! is copied except where it is zero, and the region says why.
 //!
 //! `identify` names what is in a volume, one folder or file a filesystem answers which of its bytes
-//! are in use (`ext`, `swap`), `disk` puts the answers together.
+//! are in use (`ext`, `swap`; `finding` lists them all), `disk` puts the answers together.
+//!
+//! A reader is a function `look(volume) -> Filesystem`. It reports used bytes only when it
+//! understands the filesystem and its counts agree; every other answer is a `Refusal` in words.
 
+mod bitmap;
 mod collect;
+mod crc;
 mod disk;
 pub mod ext;
+mod finding;
 pub mod identify;
 mod region;
 mod swap;
 mod text;
-mod volume;
 
 pub use disk::{DiskInfo, DiskMap};
 pub use region::{Policy, Region, RegionKind, State};

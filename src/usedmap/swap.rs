@@ -9,23 +9,44 @@
     clippy::indexing_slicing
 )]
 
+use super::finding::{Filesystem, Mapped, Refusal, UsedBytes};
 use super::identify::{SWAP_PAGE_SIZES, swap_magic_at};
-use super::volume::{Refusal, UsedBytes};
+use super::region::State;
 use crate::bytes::{has_magic, read_array, read_text, read_u32le};
 use crate::device::ReadAt;
 use crate::extent::{Extent, ExtentList};
 use crate::units::{ByteLen, ByteOffset};
 use uuid::Uuid;
 
+/// Reads what a volume with the signature of swap space holds.
+pub(super) fn look(volume: &dyn ReadAt) -> Filesystem {
+    match used(volume) {
+        Ok(swap) => Filesystem {
+            name: None,
+            label: swap.label,
+            uuid: swap.uuid,
+            used_if_clean: None,
+            verdict: Ok(Mapped {
+                state: State::Clean,
+                reason: "swap space: only its header is taken, the rest means nothing after a \
+                         shutdown"
+                    .into(),
+                used: swap.used,
+            }),
+        },
+        Err(refusal) => Filesystem::refused(refusal),
+    }
+}
+
 /// Swap space that a system can use after the capture.
-pub(super) struct Swap {
-    pub label: Option<String>,
-    pub uuid: Option<String>,
-    pub used: UsedBytes,
+struct Swap {
+    label: Option<String>,
+    uuid: Option<String>,
+    used: UsedBytes,
 }
 
 /// The header page, and how far the swap space goes.
-pub(super) fn used(volume: &dyn ReadAt) -> Result<Swap, Refusal> {
+fn used(volume: &dyn ReadAt) -> Result<Swap, Refusal> {
     let mut header = [0; 2048];
     volume.read_at(ByteOffset(0), &mut header)?;
     let version = read_u32le(&header, 0x400);

@@ -2,7 +2,9 @@
 
 #![allow(dead_code, unreachable_pub)]
 
+pub mod mount;
 pub mod oracle;
+pub mod ratios;
 
 use haulier::device::Disk;
 use haulier::extent::ExtentList;

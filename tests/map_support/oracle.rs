@@ -19,12 +19,17 @@ pub fn used_by_dumpe2fs(image: &Path) -> u64 {
     (field("Block count:") - field("Free blocks:")) * field("Block size:")
 }
 
-/// What partclone would copy, from its ddrescue map; `None` if it refuses or dies.
-pub fn used_by_partclone(image: &Path, scratch: &Path) -> Option<haulier::extent::ExtentList> {
+/// What partclone would copy, from its ddrescue map; `None` if it refuses or dies. `program` is the
+/// one for the filesystem: `partclone.extfs`.
+pub fn used_by_partclone(
+    program: &str,
+    image: &Path,
+    scratch: &Path,
+) -> Option<haulier::extent::ExtentList> {
     let domain = scratch.join("domain");
     let _ = fs::remove_file(&domain);
     let output = try_run(
-        "partclone.extfs",
+        program,
         &[
             "-D",
             "-s",

@@ -8,12 +8,12 @@
     clippy::indexing_slicing
 )]
 
-use super::checksum::{crc16, crc32c};
 use super::features::{INCOMPAT_64BIT, RO_COMPAT_GDT_CSUM, RO_COMPAT_METADATA_CSUM};
 use super::layout::BlockRun;
 use super::superblock::Superblock;
 use crate::bytes::{read_u16le, read_u32le};
-use crate::usedmap::volume::Refusal;
+use crate::usedmap::crc::{crc16, crc32c};
+use crate::usedmap::finding::Refusal;
 
 const BLOCK_UNINIT: u16 = 0x2;
 

@@ -5,8 +5,7 @@
 //! places is taken, and the three counts of free blocks (bitmap, group descriptor, superblock) must
 //! agree.
 //!
-//! Each file is one structure: `superblock`, `features`, `layout` (what is where), `group_desc`,
-//! `bitmap`, `checksum`.
+//! Each file is one structure: `superblock`, `features`, `layout` (what is where), `group_desc`.
 
 #![forbid(unsafe_code)]
 #![deny(
@@ -15,8 +14,6 @@
     clippy::indexing_slicing
 )]
 
-mod bitmap;
-mod checksum;
 mod features;
 mod group_desc;
 mod layout;
@@ -25,8 +22,10 @@ mod superblock;
 pub use features::Features;
 pub use superblock::Superblock;
 
+use super::bitmap;
 use super::collect::RunCollector;
-use super::volume::{Refusal, UsedBytes};
+use super::finding::{Filesystem, Mapped, Refusal, UsedBytes};
+use super::region::State;
 use crate::bytes::read_u32le;
 use crate::device::ReadAt;
 use crate::error::Error;
@@ -38,8 +37,27 @@ use layout::BlockRun;
 /// Bitmaps of neighbouring groups lie side by side (flex_bg): read up to this many at once.
 const BITMAPS_AT_ONCE: u64 = 64;
 
+/// Reads what a volume with the signature of ext2/3/4 holds.
+pub(super) fn look(volume: &dyn ReadAt) -> Filesystem {
+    let superblock = match Superblock::read(volume) {
+        Ok(superblock) => superblock,
+        Err(refusal) => return Filesystem::refused(refusal),
+    };
+    Filesystem {
+        name: Some(superblock.flavour().into()),
+        label: superblock.label.clone(),
+        uuid: Some(superblock.uuid.hyphenated().to_string()),
+        used_if_clean: Some(superblock.used_bytes()),
+        verdict: used(volume, &superblock).map(|used| Mapped {
+            state: State::Clean,
+            reason: "clean: the blocks that its bitmaps call used are taken".into(),
+            used,
+        }),
+    }
+}
+
 /// The bytes in use of a clean filesystem.
-pub(super) fn used(volume: &dyn ReadAt, sb: &Superblock) -> Result<UsedBytes, Refusal> {
+fn used(volume: &dyn ReadAt, sb: &Superblock) -> Result<UsedBytes, Refusal> {
     sb.refuse_unless_clean()?;
     refuse_if_multi_mounted(volume, sb)?;
     let mut walk = Walk {
@@ -246,6 +264,12 @@ impl Walk<'_> {
 }
 
 impl Superblock {
+    /// What it calls used, in bytes.
+    fn used_bytes(&self) -> ByteLen {
+        let used = self.blocks_count.saturating_sub(self.free_blocks);
+        ByteLen(used.saturating_mul(self.block_size))
+    }
+
     fn bytes_of(&self, run: BlockRun) -> Option<Extent> {
         Extent::between(
             run.start.checked_mul(self.block_size)?,

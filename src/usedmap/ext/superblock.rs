@@ -8,12 +8,12 @@
     clippy::indexing_slicing
 )]
 
-use super::checksum::crc32c;
 use super::features::{self, Features};
 use crate::bytes::{read_array, read_text, read_u8, read_u16le, read_u32le, read_u64le};
 use crate::device::ReadAt;
 use crate::units::ByteOffset;
-use crate::usedmap::volume::Refusal;
+use crate::usedmap::crc::crc32c;
+use crate::usedmap::finding::Refusal;
 use uuid::Uuid;
 
 /// Where it is, whatever the block size.

@@ -1,5 +1,5 @@
-//! What is found in one volume (a partition, or a whole disk): the identification and, where a
-//! reader for the filesystem exists and trusts what it sees, the bytes in use.
+//! What is found in one volume (a partition, a logical volume, a whole disk): the identification
+//! and, where a reader for the filesystem exists and trusts what it sees, the bytes in use.
 
 use super::identify::{self, Signature};
 use super::region::{RegionKind, State};
@@ -19,7 +19,8 @@ pub(super) struct UsedBytes {
 }
 
 /// Why a reader gives no used bytes. Each text is a clause that says what was seen and, where it
-/// helps, what the technician can do.
+/// helps, what the technician can do, in brackets: "its log holds writes that have not reached
+/// their places (boot the server once and power it off properly for a smaller copy)".
 #[derive(Debug)]
 pub(super) enum Refusal {
     /// Not shut down properly.
@@ -41,6 +42,52 @@ impl From<Error> for Refusal {
         }
     }
 }
+
+/// What a reader trusts.
+#[derive(Debug)]
+pub(super) struct Mapped {
+    /// Clean, or dirty where what is missing was found another way (a journal replayed in memory).
+    pub state: State,
+    /// A clause for people: "clean: the blocks that its bitmaps call used are taken".
+    pub reason: String,
+    /// The bytes in use.
+    pub used: UsedBytes,
+}
+
+/// What a reader says of a filesystem. However damaged it is, the names that can be read are told.
+#[derive(Debug)]
+pub(super) struct Filesystem {
+    /// More exact than the signature where that helps: `ext3`, `fat32`. `None`: as the signature.
+    pub name: Option<String>,
+    /// Its label.
+    pub label: Option<String>,
+    /// Its UUID or serial number, as blkid writes it.
+    pub uuid: Option<String>,
+    /// Where it was refused: what the map would roughly have if it had been shut down properly, for
+    /// "a full copy: 412 GB instead of 37 GB".
+    pub used_if_clean: Option<ByteLen>,
+    /// Its map, or why there is none.
+    pub verdict: Result<Mapped, Refusal>,
+}
+
+impl Filesystem {
+    /// Nothing could be read of it.
+    pub(super) fn refused(refusal: impl Into<Refusal>) -> Self {
+        Self {
+            name: None,
+            label: None,
+            uuid: None,
+            used_if_clean: None,
+            verdict: Err(refusal.into()),
+        }
+    }
+}
+
+/// Looks into a volume whose signature it is.
+type Reader = fn(&dyn ReadAt) -> Filesystem;
+
+/// Who reads which signature (the names are those of `identify`).
+const READERS: &[(&str, Reader)] = &[(identify::EXT, ext::look), (identify::SWAP, swap::look)];
 
 /// What is in a volume.
 #[derive(Debug)]
@@ -76,7 +123,31 @@ impl Finding {
         }
     }
 
-    fn refused(mut self, refusal: Refusal) -> Result<Self> {
+    /// What a reader said of a volume of `size` bytes.
+    fn read(signature: &Signature, filesystem: Filesystem, size: ByteLen) -> Result<Self> {
+        let mut finding = Self::of(signature, "");
+        if let Some(name) = filesystem.name {
+            finding.filesystem = Some(name);
+        }
+        finding.label = filesystem.label;
+        finding.uuid = filesystem.uuid;
+        match filesystem.verdict {
+            Ok(mapped) => {
+                finding.state = Some(mapped.state);
+                finding.reason = mapped.reason;
+                finding.used = Some(mapped.used);
+                Ok(finding)
+            }
+            Err(refusal) => finding.refused(refusal, size, filesystem.used_if_clean),
+        }
+    }
+
+    fn refused(
+        mut self,
+        refusal: Refusal,
+        size: ByteLen,
+        used_if_clean: Option<ByteLen>,
+    ) -> Result<Self> {
         let (state, why) = match refusal {
             Refusal::Dirty(why) => (State::Dirty, why),
             Refusal::Damaged(why) => (State::Damaged, format!("damaged: {why}")),
@@ -90,6 +161,9 @@ impl Finding {
         };
         self.state = Some(state);
         self.reason = format!("{why}; so everything is copied except zeros");
+        if let Some(clean) = used_if_clean {
+            self.reason = format!("{}: up to {size} instead of about {clean}", self.reason);
+        }
         Ok(self)
     }
 }
@@ -105,7 +179,7 @@ pub(super) fn look(volume: &dyn ReadAt) -> Result<Finding> {
         Err(error) if error.kind() == Kind::Vanished => return Err(error),
         Err(error) => {
             let finding = Finding::unknown("");
-            return finding.refused(Refusal::Unreadable(error));
+            return finding.refused(Refusal::Unreadable(error), volume.size(), None);
         }
     };
     match signatures.as_slice() {
@@ -126,64 +200,26 @@ pub(super) fn look(volume: &dyn ReadAt) -> Result<Finding> {
 }
 
 fn look_closer(volume: &dyn ReadAt, signature: &Signature) -> Result<Finding> {
-    match signature.kind {
-        RegionKind::Filesystem if signature.name == identify::EXT => ext_finding(volume, signature),
-        RegionKind::Swap if signature.name == identify::SWAP => {
-            let mut finding = Finding::of(
-                signature,
-                "swap space: only its header is taken, the rest means nothing after a shutdown",
-            );
-            match swap::used(volume) {
-                Ok(swap) => {
-                    finding.label = swap.label;
-                    finding.uuid = swap.uuid;
-                    finding.used = Some(swap.used);
-                    Ok(finding)
-                }
-                Err(refusal) => finding.refused(refusal),
-            }
-        }
-        RegionKind::Swap => Ok(Finding::of(
-            signature,
-            "holds a suspended system: copied except zeros",
-        )),
-        RegionKind::VolumeManager => Ok(Finding::of(
-            signature,
-            format!(
-                "a member of {}, whose free space is not looked for: copied except zeros",
-                signature.name
-            ),
-        )),
-        RegionKind::Encrypted => Ok(Finding::of(
-            signature,
-            "encrypted: free space cannot be told from data, copied except zeros",
-        )),
-        _ => Ok(Finding::of(
-            signature,
-            format!(
-                "the free space of {} is not looked for: copied except zeros",
-                signature.name
-            ),
-        )),
+    let reader = READERS
+        .iter()
+        .find(|(name, _)| *name == signature.name)
+        .map(|(_, reader)| reader);
+    if let Some(reader) = reader {
+        return Finding::read(signature, reader(volume), volume.size());
     }
-}
-
-fn ext_finding(volume: &dyn ReadAt, signature: &Signature) -> Result<Finding> {
-    let mut finding = Finding::of(signature, "");
-    let superblock = match ext::Superblock::read(volume) {
-        Ok(superblock) => superblock,
-        Err(refusal) => return finding.refused(refusal),
+    let reason = match signature.kind {
+        RegionKind::Swap => "holds a suspended system: copied except zeros".into(),
+        RegionKind::VolumeManager => format!(
+            "a member of {}, whose free space is not looked for: copied except zeros",
+            signature.name
+        ),
+        RegionKind::Encrypted => {
+            "encrypted: free space cannot be told from data, copied except zeros".into()
+        }
+        _ => format!(
+            "the free space of {} is not looked for: copied except zeros",
+            signature.name
+        ),
     };
-    finding.filesystem = Some(superblock.flavour().into());
-    finding.label.clone_from(&superblock.label);
-    finding.uuid = Some(superblock.uuid.hyphenated().to_string());
-    match ext::used(volume, &superblock) {
-        Ok(used) => {
-            finding.state = Some(State::Clean);
-            finding.reason = "clean: the blocks that its bitmaps call used are taken".into();
-            finding.used = Some(used);
-            Ok(finding)
-        }
-        Err(refusal) => finding.refused(refusal),
-    }
+    Ok(Finding::of(signature, reason))
 }

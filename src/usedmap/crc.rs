@@ -1,5 +1,5 @@
-//! The checksums of ext4: CRC-32C as `ext4_chksum`, CRC-16 as `crc16` of Linux; both without the
-//! final inversion that the catalogues list, and chained through their seed.
+//! The checksums that filesystems use: CRC-32C as `crc32c` and CRC-16 as `crc16` of Linux; both
+//! without the final inversion that the catalogues list, and chained through their seed.
 
 #![forbid(unsafe_code)]
 #![deny(
