@@ -5,8 +5,9 @@ use super::identify::{self, Signature};
 use super::region::{RegionKind, State};
 use super::{ext, swap};
 use crate::device::ReadAt;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Kind, Result};
 use crate::extent::ExtentList;
+pub(super) use crate::refusal::Refusal;
 use crate::units::ByteLen;
 
 /// The bytes in use, counted from the start of the volume.
@@ -16,31 +17,6 @@ pub(super) struct UsedBytes {
     pub covers: ByteLen,
     /// The bytes in use, all inside `covers`.
     pub extents: ExtentList,
-}
-
-/// Why a reader gives no used bytes. Each text is a clause that says what was seen and, where it
-/// helps, what the technician can do, in brackets: "its log holds writes that have not reached
-/// their places (boot the server once and power it off properly for a smaller copy)".
-#[derive(Debug)]
-pub(super) enum Refusal {
-    /// Not shut down properly.
-    Dirty(String),
-    /// Contradicts itself.
-    Damaged(String),
-    /// A feature that we do not know.
-    Unsupported(String),
-    /// Could not be read.
-    Unreadable(Error),
-}
-
-impl From<Error> for Refusal {
-    fn from(error: Error) -> Self {
-        match error.kind() {
-            Kind::Corrupt => Self::Damaged(error.to_string()),
-            Kind::Unsupported => Self::Unsupported(error.to_string()),
-            _ => Self::Unreadable(error),
-        }
-    }
 }
 
 /// What a reader trusts.

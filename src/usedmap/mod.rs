@@ -13,7 +13,6 @@
 //! understands the filesystem and its counts agree; every other answer is a `Refusal` in words.
 
 mod bitmap;
-mod collect;
 mod crc;
 mod disk;
 pub mod ext;
@@ -23,5 +22,6 @@ mod region;
 mod swap;
 mod text;
 
+use crate::extent::collect;
 pub use disk::{DiskInfo, DiskMap};
 pub use region::{Policy, Region, RegionKind, State};

@@ -7,7 +7,7 @@
     clippy::indexing_slicing
 )]
 
-use crate::extent::{Extent, ExtentList};
+use super::{Extent, ExtentList};
 
 /// Runs kept of one filesystem: 32 MiB of them.
 const MAX_RUNS: usize = 2 << 20;
@@ -16,7 +16,7 @@ const MAX_RUNS: usize = 2 << 20;
 /// fragmented), the smallest gaps between them are taken too: the map grows a little, its size in
 /// memory not.
 #[derive(Debug)]
-pub(super) struct RunCollector {
+pub(crate) struct RunCollector {
     runs: Vec<Extent>,
     max_runs: usize,
     /// Gaps up to this many bytes are taken along.
@@ -24,7 +24,7 @@ pub(super) struct RunCollector {
 }
 
 impl RunCollector {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self::with_max_runs(MAX_RUNS)
     }
 
@@ -36,7 +36,7 @@ impl RunCollector {
         }
     }
 
-    pub(super) fn push(&mut self, run: Extent) {
+    pub(crate) fn push(&mut self, run: Extent) {
         push_joining(&mut self.runs, run, self.gap);
         if self.runs.len() <= self.max_runs {
             return;
@@ -59,7 +59,7 @@ impl RunCollector {
     }
 
     /// Everything that was pushed, and the gaps that were taken along.
-    pub(super) fn finish(mut self) -> ExtentList {
+    pub(crate) fn finish(mut self) -> ExtentList {
         self.join();
         self.runs.into_iter().collect()
     }
