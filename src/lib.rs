@@ -26,6 +26,7 @@ pub mod ptable;
 pub mod qcow2;
 pub(crate) mod refusal;
 pub mod report;
+pub mod secrets;
 pub mod stick;
 pub mod store;
 pub mod tui;

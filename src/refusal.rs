@@ -29,3 +29,24 @@ impl From<Error> for Refusal {
         }
     }
 }
+
+impl Refusal {
+    /// Another refusal of the same kind. One that could not be read stays so in words only.
+    pub(crate) fn same_kind(&self, why: String) -> Self {
+        match self {
+            Self::Dirty(_) => Self::Dirty(why),
+            Self::Damaged(_) => Self::Damaged(why),
+            Self::Unsupported(_) => Self::Unsupported(why),
+            Self::Unreadable(error) => Self::Unreadable(Error::new(error.kind(), why)),
+        }
+    }
+}
+
+impl std::fmt::Display for Refusal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Dirty(why) | Self::Damaged(why) | Self::Unsupported(why) => f.write_str(why),
+            Self::Unreadable(error) => error.fmt(f),
+        }
+    }
+}

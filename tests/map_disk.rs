@@ -230,7 +230,7 @@ fn every_part_of_a_server_disk_gets_its_decision() {
         ]
     );
     // Known to be needed: nothing of that is "only if it is not zero".
-    let sure = map.extents.subtract(&map.nonzero_only());
+    let sure = map.extents.subtract(map.nonzero_only());
     let root = of_partition(&map, 3).extent().unwrap();
     assert_eq!(
         sure.within(root).map(|e| e.len().0).sum::<u64>(),

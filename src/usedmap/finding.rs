@@ -79,7 +79,8 @@ pub(super) struct Finding {
 }
 
 impl Finding {
-    fn unknown(reason: impl Into<String>) -> Self {
+    /// Nothing that is known: everything that is not zero has to be taken.
+    pub(super) fn unknown(reason: impl Into<String>) -> Self {
         Self {
             kind: RegionKind::Unknown,
             filesystem: None,
@@ -88,6 +89,18 @@ impl Finding {
             state: None,
             reason: reason.into(),
             used: None,
+        }
+    }
+
+    /// Of these bytes of a volume of `size` it is certain that they are all.
+    pub(super) fn exactly(self, extents: ExtentList, size: ByteLen, reason: String) -> Self {
+        Self {
+            reason,
+            used: Some(UsedBytes {
+                covers: size,
+                extents,
+            }),
+            ..self
         }
     }
 
@@ -118,7 +131,8 @@ impl Finding {
         }
     }
 
-    fn refused(
+    /// The same without used bytes, with the state and the reason that keep them from being known.
+    pub(super) fn refused(
         mut self,
         refusal: Refusal,
         size: ByteLen,
@@ -144,23 +158,24 @@ impl Finding {
     }
 }
 
-/// Looks into a volume.
+/// What is in a volume with these signatures, as far as it is a filesystem or swap space of its own.
 ///
 /// # Errors
 /// Only when the disk is gone. Anything else that cannot be read or understood is a reason to take
 /// everything.
-pub(super) fn look(volume: &dyn ReadAt) -> Result<Finding> {
-    let signatures = match identify::identify(volume) {
-        Ok(signatures) => signatures,
-        Err(error) if error.kind() == Kind::Vanished => return Err(error),
-        Err(error) => {
-            let finding = Finding::unknown("");
-            return finding.refused(Refusal::Unreadable(error), volume.size(), None);
-        }
-    };
-    match signatures.as_slice() {
+pub(super) fn of_signatures(volume: &dyn ReadAt, signatures: &[Signature]) -> Result<Finding> {
+    match signatures {
         [] => Ok(Finding::unknown("no known filesystem: copied except zeros")),
-        [only] => look_closer(volume, only),
+        [only] => {
+            let reader = READERS
+                .iter()
+                .find(|(name, _)| *name == only.name)
+                .map(|(_, reader)| reader);
+            match reader {
+                Some(reader) => Finding::read(only, reader(volume), volume.size()),
+                None => Ok(of_unknown_inside(only)),
+            }
+        }
         [first, ..] => {
             let names: Vec<_> = signatures.iter().map(|signature| signature.name).collect();
             Ok(Finding::of(
@@ -175,14 +190,8 @@ pub(super) fn look(volume: &dyn ReadAt) -> Result<Finding> {
     }
 }
 
-fn look_closer(volume: &dyn ReadAt, signature: &Signature) -> Result<Finding> {
-    let reader = READERS
-        .iter()
-        .find(|(name, _)| *name == signature.name)
-        .map(|(_, reader)| reader);
-    if let Some(reader) = reader {
-        return Finding::read(signature, reader(volume), volume.size());
-    }
+/// What has a signature, but nobody to look into it.
+pub(super) fn of_unknown_inside(signature: &Signature) -> Finding {
     let reason = match signature.kind {
         RegionKind::Swap => "holds a suspended system: copied except zeros".into(),
         RegionKind::VolumeManager => format!(
@@ -197,5 +206,5 @@ fn look_closer(volume: &dyn ReadAt, signature: &Signature) -> Result<Finding> {
             signature.name
         ),
     };
-    Ok(Finding::of(signature, reason))
+    Finding::of(signature, reason)
 }

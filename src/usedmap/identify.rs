@@ -11,6 +11,7 @@
     clippy::indexing_slicing
 )]
 
+use super::firmware_raid;
 use super::region::RegionKind;
 use crate::bytes::{has_magic, read_u8, read_u16le, read_u32be, read_u32le};
 use crate::device::ReadAt;
@@ -19,6 +20,10 @@ use crate::units::{ByteLen, ByteOffset};
 
 /// The name for ext2, ext3 and ext4 before their features have been read.
 pub const EXT: &str = "ext";
+/// The name of Linux software RAID.
+pub const MD: &str = "md RAID";
+/// The name of LVM's physical volumes.
+pub const LVM2: &str = "LVM2";
 /// The name of swap space that is only swap space.
 pub const SWAP: &str = "swap";
 /// Page sizes that swap space has been made for.
@@ -31,6 +36,14 @@ pub struct Signature {
     pub name: &'static str,
     /// What sort of content it stands for.
     pub kind: RegionKind,
+}
+
+impl Signature {
+    /// Whether it means that a volume manager owns the whole disk, so that a partition table at its
+    /// start describes what several disks make together: RAID of the firmware, md at the disk's end.
+    pub fn owns_whole_disk(&self) -> bool {
+        self.name == MD || firmware_raid::NAMES.contains(&self.name)
+    }
 }
 
 /// Bytes that stand at a fixed place.
@@ -68,8 +81,8 @@ const MAGICS: &[Magic] = &[
     Magic(0x10_0000, &[0x0D, 0xD0, 0x01, 0xC0], "VMFS", VolumeManager),
     Magic(0x1018, BCACHE, "bcache", VolumeManager),
     Magic(0x1018, BCACHEFS, "bcachefs", Filesystem),
-    Magic(0, &[0xFC, 0x4E, 0x2B, 0xA9], "md RAID", VolumeManager),
-    Magic(0x1000, &[0xFC, 0x4E, 0x2B, 0xA9], "md RAID", VolumeManager),
+    Magic(0, &[0xFC, 0x4E, 0x2B, 0xA9], MD, VolumeManager),
+    Magic(0x1000, &[0xFC, 0x4E, 0x2B, 0xA9], MD, VolumeManager),
     Magic(0x1000, b"SPACEDB ", "Storage Spaces", VolumeManager),
     Magic(0x20, b"ORCLDISK", "Oracle ASM", VolumeManager),
     Magic(0, b"dmvdo001", "VDO", VolumeManager),
@@ -130,7 +143,7 @@ pub fn identify(volume: &dyn ReadAt) -> Result<Vec<Signature>> {
         add("fat", Filesystem);
     }
     if is_lvm2(&head) {
-        add("LVM2", VolumeManager);
+        add(LVM2, VolumeManager);
     }
     for page_size in SWAP_PAGE_SIZES {
         let at = swap_magic_at(page_size).and_then(|at| usize::try_from(at.0).ok());
@@ -148,9 +161,9 @@ pub fn identify(volume: &dyn ReadAt) -> Result<Vec<Signature>> {
         add("suspended system", RegionKind::Swap);
     }
     if is_md_at_end(volume)? {
-        add("md RAID", VolumeManager);
+        add(MD, VolumeManager);
     }
-    if let Some(name) = firmware_raid(volume)? {
+    if let Some(name) = firmware_raid::find(volume)? {
         add(name, VolumeManager);
     }
     if is_zfs(volume)? {
@@ -160,7 +173,7 @@ pub fn identify(volume: &dyn ReadAt) -> Result<Vec<Signature>> {
 }
 
 /// Up to `len` bytes from `at` on: fewer, or none, at the volume's end.
-fn read_clipped(volume: &dyn ReadAt, at: u64, len: usize) -> Result<Vec<u8>> {
+pub(super) fn read_clipped(volume: &dyn ReadAt, at: u64, len: usize) -> Result<Vec<u8>> {
     let room = usize::try_from(volume.size().0.saturating_sub(at)).unwrap_or(usize::MAX);
     let mut bytes = vec![0; len.min(room)];
     if !bytes.is_empty() {
@@ -211,22 +224,6 @@ fn is_md_at_end(volume: &dyn ReadAt) -> Result<bool> {
         }
     }
     Ok(false)
-}
-
-/// RAID of the firmware keeps its metadata at the very end: Intel's in the last but one sector,
-/// SNIA DDF's anchor in the last.
-fn firmware_raid(volume: &dyn ReadAt) -> Result<Option<&'static str>> {
-    let Some(at) = volume.size().0.checked_sub(1024) else {
-        return Ok(None);
-    };
-    let tail = read_clipped(volume, at, 1024)?;
-    Ok(if has_magic(&tail, 0, b"Intel Raid ISM Cfg Sig. ") {
-        Some("Intel RST RAID")
-    } else if has_magic(&tail, 512, &[0xDE, 0x11, 0xDE, 0x11]) {
-        Some("DDF RAID")
-    } else {
-        None
-    })
 }
 
 /// ZFS has four labels of 256 KiB, two at each end, each with a ring of uberblocks in its second

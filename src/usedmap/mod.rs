@@ -13,15 +13,23 @@
 //! understands the filesystem and its counts agree; every other answer is a `Refusal` in words.
 
 mod bitmap;
+mod compose;
 mod crc;
 mod disk;
+mod divide;
+mod encrypted;
 pub mod ext;
 mod finding;
+mod firmware_raid;
 pub mod identify;
+mod made;
+mod node;
 mod region;
+mod sets;
 mod swap;
 mod text;
 
 use crate::extent::collect;
-pub use disk::{DiskInfo, DiskMap};
+pub use disk::{DiskInfo, DiskMap, map_disks};
+pub use made::MadeVolume;
 pub use region::{Policy, Region, RegionKind, State};

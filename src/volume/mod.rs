@@ -12,6 +12,9 @@
     clippy::indexing_slicing
 )]
 
+pub(crate) mod lvm;
+pub(crate) mod md;
+
 use crate::device::ReadAt;
 use crate::device::read::check_range;
 use crate::error::Result;
