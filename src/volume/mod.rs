@@ -12,6 +12,8 @@
     clippy::indexing_slicing
 )]
 
+pub mod crypt;
+
 use crate::device::ReadAt;
 use crate::device::read::check_range;
 use crate::error::Result;
