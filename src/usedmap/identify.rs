@@ -17,6 +17,7 @@ use crate::bytes::{has_magic, read_u8, read_u16le, read_u32be, read_u32le};
 use crate::device::ReadAt;
 use crate::error::Result;
 use crate::units::{ByteLen, ByteOffset};
+use crate::volume::crypt::is_bitlocker;
 
 /// The name for ext2, ext3 and ext4 before their features have been read.
 pub const EXT: &str = "ext";
@@ -97,7 +98,6 @@ const MAGICS: &[Magic] = &[
     ),
     Magic(0xC00, b"PRIVHEAD", "Dynamic Disk", VolumeManager),
     Magic(0, b"LUKS\xBA\xBE", "LUKS", Encrypted),
-    Magic(0x03, b"-FVE-FS-", "BitLocker", Encrypted),
 ];
 
 const BCACHE: &[u8] = &[
@@ -139,7 +139,10 @@ pub fn identify(volume: &dyn ReadAt) -> Result<Vec<Signature>> {
             add(*name, *kind);
         }
     }
-    if is_fat(&head) {
+    if is_bitlocker(&head) {
+        // BitLocker To Go dresses up as FAT.
+        add("BitLocker", Encrypted);
+    } else if is_fat(&head) {
         add("fat", Filesystem);
     }
     if is_lvm2(&head) {

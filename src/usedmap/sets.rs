@@ -120,6 +120,8 @@ impl Sets {
         };
         let member = match member {
             Ok(member) => member,
+            // What is left over of an array, and something newer beside it.
+            Err(_) if signatures.len() > 1 => return Err(TakeError::NotAMember),
             Err(refusal) => {
                 let finding = Finding {
                     kind: RegionKind::VolumeManager,

@@ -12,6 +12,7 @@
     clippy::indexing_slicing
 )]
 
+pub mod crypt;
 pub(crate) mod lvm;
 pub(crate) mod md;
 
