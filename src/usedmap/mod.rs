@@ -19,6 +19,7 @@ mod disk;
 pub mod ext;
 mod finding;
 pub mod identify;
+mod overlay;
 mod region;
 mod swap;
 mod text;
