@@ -125,9 +125,11 @@ impl Superblock {
         };
 
         if features.has_incompat(features::INCOMPAT_JOURNAL_DEV) {
-            return Err(Refusal::Unsupported(
-                "the journal of a filesystem that is on another disk: capture both".into(),
-            ));
+            return Err(Refusal::Unsupported(format!(
+                "the journal (UUID {}) of a filesystem that is on another disk: both have to be \
+                 captured",
+                Uuid::from_bytes(s_uuid)
+            )));
         }
         // Before the checksum: an unknown feature may change what is checked how.
         if let Some(unknown) = features.unknown() {
