@@ -558,7 +558,8 @@ fn the_text_for_people_fits_a_console() {
     let server = Server::make();
     // The reasons of a dirty filesystem are the longest.
     let root = server.dir.path().join("part3");
-    debugfs(&root, server.dir.path(), &["feature needs_recovery".into()]);
+    let mounted = ["feature -has_journal", "set_super_value state 0"];
+    debugfs(&root, server.dir.path(), &mounted.map(Into::into));
     server
         .file()
         .write_all_at(&fs::read(&root).unwrap(), PLACES[2].0 * MIB)
