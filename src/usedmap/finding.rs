@@ -3,7 +3,7 @@
 
 use super::identify::{self, Signature};
 use super::region::{RegionKind, State};
-use super::{ext, swap};
+use super::{btrfs, ext, swap};
 use crate::device::ReadAt;
 use crate::error::{Kind, Result};
 use crate::extent::ExtentList;
@@ -63,7 +63,11 @@ impl Filesystem {
 type Reader = fn(&dyn ReadAt) -> Filesystem;
 
 /// Who reads which signature (the names are those of `identify`).
-const READERS: &[(&str, Reader)] = &[(identify::EXT, ext::look), (identify::SWAP, swap::look)];
+const READERS: &[(&str, Reader)] = &[
+    (identify::EXT, ext::look),
+    (identify::SWAP, swap::look),
+    ("btrfs", btrfs::look),
+];
 
 /// What is in a volume.
 #[derive(Debug)]
@@ -113,7 +117,11 @@ impl Finding {
     }
 
     /// What a reader said of a volume of `size` bytes.
-    fn read(signature: &Signature, filesystem: Filesystem, size: ByteLen) -> Result<Self> {
+    pub(super) fn read(
+        signature: &Signature,
+        filesystem: Filesystem,
+        size: ByteLen,
+    ) -> Result<Self> {
         let mut finding = Self::of(signature, "");
         if let Some(name) = filesystem.name {
             finding.filesystem = Some(name);

@@ -21,6 +21,8 @@ use crate::volume::crypt::is_bitlocker;
 
 /// The name for ext2, ext3 and ext4 before their features have been read.
 pub const EXT: &str = "ext";
+/// The name of btrfs.
+pub const BTRFS: &str = "btrfs";
 /// The name of Linux software RAID.
 pub const MD: &str = "md RAID";
 /// The name of LVM's physical volumes.
@@ -56,7 +58,7 @@ use RegionKind::{Encrypted, Filesystem, VolumeManager};
 const MAGICS: &[Magic] = &[
     Magic(0x438, &[0x53, 0xEF], EXT, Filesystem),
     Magic(0, b"XFSB", "xfs", Filesystem),
-    Magic(0x1_0040, b"_BHRfS_M", "btrfs", Filesystem),
+    Magic(0x1_0040, b"_BHRfS_M", BTRFS, Filesystem),
     Magic(0x03, b"NTFS    ", "ntfs", Filesystem),
     Magic(0x03, b"EXFAT   ", "exfat", Filesystem),
     Magic(0x03, b"ReFS\0\0\0\0", "ReFS", Filesystem),

@@ -13,6 +13,7 @@
 //! understands the filesystem and its counts agree; every other answer is a `Refusal` in words.
 
 mod bitmap;
+pub mod btrfs;
 mod compose;
 mod crc;
 mod disk;
