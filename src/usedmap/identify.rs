@@ -24,6 +24,8 @@ pub const EXT: &str = "ext";
 pub const MD: &str = "md RAID";
 /// The name of LVM's physical volumes.
 pub const LVM2: &str = "LVM2";
+/// The name of XFS.
+pub const XFS: &str = "xfs";
 /// The name of swap space that is only swap space.
 pub const SWAP: &str = "swap";
 /// Page sizes that swap space has been made for.
@@ -54,7 +56,7 @@ use RegionKind::{Encrypted, Filesystem, VolumeManager};
 /// Signatures at a fixed distance from the start.
 const MAGICS: &[Magic] = &[
     Magic(0x438, &[0x53, 0xEF], EXT, Filesystem),
-    Magic(0, b"XFSB", "xfs", Filesystem),
+    Magic(0, b"XFSB", XFS, Filesystem),
     Magic(0x1_0040, b"_BHRfS_M", "btrfs", Filesystem),
     Magic(0x03, b"NTFS    ", "ntfs", Filesystem),
     Magic(0x03, b"EXFAT   ", "exfat", Filesystem),
