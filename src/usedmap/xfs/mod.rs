@@ -18,6 +18,7 @@ mod btree;
 mod features;
 mod group;
 mod log;
+mod overlay;
 mod superblock;
 
 use super::collect::RunCollector;
@@ -65,7 +66,8 @@ fn map(volume: &dyn ReadAt, sb: &Superblock) -> Result<Mapped, Refusal> {
                 .into(),
         ));
     };
-    match Log::new(volume, sb, place).state()? {
+    let log = Log::new(volume, sb, place);
+    match log.state()? {
         LogState::Clean => {
             let (extents, counts) = used_extents(volume, sb)?;
             counts_agree(sb, counts)?;
@@ -74,23 +76,93 @@ fn map(volume: &dyn ReadAt, sb: &Superblock) -> Result<Mapped, Refusal> {
             } else {
                 ""
             };
-            Ok(Mapped {
-                state: State::Clean,
-                reason: format!(
-                    "clean: what its trees of free space do not name is taken{elsewhere}"
-                ),
-                used: UsedBytes {
-                    covers: ByteLen(sb.data_blocks.saturating_mul(sb.block_size)),
-                    extents,
-                },
-            })
+            Ok(mapped(
+                sb,
+                State::Clean,
+                format!("clean: what its trees of free space do not name is taken{elsewhere}"),
+                extents,
+            ))
         }
-        LogState::Dirty { .. } => Err(Refusal::Dirty(
-            "its log holds writes that have not reached their places, because the server was not \
-             shut down (boot it once and power it off properly for a smaller copy)"
-                .into(),
-        )),
+        LogState::Dirty { tail, head } => {
+            refuse_to_replay(sb)?;
+            let replayed = log.replay(tail, head)?;
+            let sector = superblock::read_sector(&replayed.volume)?;
+            let after = Superblock::parse(&sector, volume.size().0)?;
+            if !after.has_shape_of(sb) {
+                return Err(Refusal::Dirty(format!(
+                    "it was being changed in size when it was not shut down {SHUT_DOWN}"
+                )));
+            }
+            let (extents, _) = used_extents(&replayed.volume, &after)?;
+            let extents = extents
+                .union(&replayed.touched)
+                .union(&used_before(volume, sb)?);
+            Ok(mapped(
+                sb,
+                State::Dirty,
+                "not shut down properly: its log was replayed in memory, and what its trees of \
+                 free space then do not name is taken"
+                    .into(),
+                extents,
+            ))
+        }
     }
+}
+
+fn mapped(sb: &Superblock, state: State, reason: String, extents: ExtentList) -> Mapped {
+    Mapped {
+        state,
+        reason,
+        used: UsedBytes {
+            covers: ByteLen(sb.data_blocks.saturating_mul(sb.block_size)),
+            extents,
+        },
+    }
+}
+
+/// What helps a dirty filesystem.
+const SHUT_DOWN: &str = "(boot the server once and power it off properly for a smaller copy)";
+
+/// A replay was proven only for what the kernels of today write.
+fn refuse_to_replay(sb: &Superblock) -> Result<(), Refusal> {
+    let what = if !sb.features.is_v5() {
+        "version 4 of the format"
+    } else if sb.features.log_incompat != 0 {
+        "logged attributes"
+    } else if sb.has_realtime {
+        "a realtime section"
+    } else {
+        return Ok(());
+    };
+    Err(Refusal::Dirty(format!(
+        "its log holds writes that have not reached their places, because the server was not shut \
+         down, and is not replayed in memory with {what} {SHUT_DOWN}"
+    )))
+}
+
+/// What was in use before the replay: a group whose trees contradict each other, because only some
+/// of their blocks had been written, is taken whole.
+fn used_before(volume: &dyn ReadAt, sb: &Superblock) -> Result<ExtentList, Refusal> {
+    let mut runs = RunCollector::new();
+    for group in 0..sb.ag_count {
+        let mut here = Vec::new();
+        match group::walk(volume, sb, group, |run| here.push(run)) {
+            Err(Refusal::Unreadable(error)) => return Err(error.into()),
+            Err(_) => {
+                here = vec![BlockRun {
+                    start: 0,
+                    end: sb.blocks_in(group),
+                }];
+            }
+            Ok(_) => {}
+        }
+        for run in here {
+            if let Some(extent) = sb.bytes_of(group, run) {
+                runs.push(extent);
+            }
+        }
+    }
+    Ok(runs.finish())
 }
 
 /// The bytes in use by the trees of all groups, and the sums of their counts.

@@ -243,6 +243,20 @@ impl Superblock {
         }))
     }
 
+    /// Whether everything is where `other` says that it is.
+    pub(super) fn has_shape_of(&self, other: &Self) -> bool {
+        // Counts change, and so do features that only say what some file has come to use.
+        let shape = |sb: &Self| {
+            (
+                (sb.block_size, sb.sector_size, sb.meta_uuid, sb.log),
+                (sb.data_blocks, sb.ag_blocks, sb.ag_count),
+                (sb.features.ro_compat, sb.features.incompat),
+                (sb.features.log_incompat, sb.has_realtime),
+            )
+        };
+        shape(self) == shape(other)
+    }
+
     /// Refuses what xfs_repair has to see first.
     pub(super) fn refuse_unless_whole(&self) -> Result<(), Refusal> {
         if self.in_progress {

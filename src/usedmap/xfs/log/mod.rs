@@ -3,7 +3,8 @@
 //!
 //! In: where the log is. Out: whether its last record says that the filesystem was unmounted, and if
 //! not, from where to where a mount would replay it. `head` finds its end as Linux does, `record`
-//! is one record, `replay` does in memory what a mount would do.
+//! is one record, `transaction` puts together what is in them, `buffer` is one change of metadata,
+//! `replay` does in memory what a mount would do.
 
 #![forbid(unsafe_code)]
 #![deny(
@@ -12,8 +13,11 @@
     clippy::indexing_slicing
 )]
 
+mod buffer;
 mod head;
 mod record;
+mod replay;
+mod transaction;
 
 use super::superblock::{LogPlace, Superblock};
 use crate::device::ReadAt;
