@@ -63,7 +63,7 @@ pub const VARIANTS: &[Variant] = &[
     ),
     variant(
         "blocks_of_64_kib",
-        &["-b", "size=65536", "-l", "size=32m"],
+        &["-b", "size=65536", "-d", "agcount=2", "-l", "size=32m"],
         After::Nothing,
     ),
     variant(
