@@ -19,8 +19,8 @@
 use super::superblock::{Superblock, has_crc};
 use crate::bytes::{has_magic, read_array, read_u16be, read_u32be, read_u32le, read_u64be};
 use crate::device::ReadAt;
+use crate::refusal::Refusal;
 use crate::units::ByteOffset;
-use crate::usedmap::finding::Refusal;
 use uuid::Uuid;
 
 const CRC_AT: usize = 0x34;

@@ -18,8 +18,8 @@ use super::btree::{BNOBT, CNTBT, FreeRun, Kind, MAX_LEVELS, Tree};
 use super::superblock::{Superblock, has_crc};
 use crate::bytes::{has_magic, read_array, read_u32be, read_u32le};
 use crate::device::ReadAt;
+use crate::refusal::Refusal;
 use crate::units::ByteOffset;
-use crate::usedmap::finding::Refusal;
 use std::hash::{BuildHasher, RandomState};
 use uuid::Uuid;
 

@@ -21,11 +21,11 @@ mod log;
 mod overlay;
 mod superblock;
 
-use super::collect::RunCollector;
-use super::finding::{Filesystem, Mapped, Refusal, UsedBytes};
+use super::finding::{Filesystem, Mapped, UsedBytes};
 use super::region::State;
 use crate::device::ReadAt;
-use crate::extent::{Extent, ExtentList};
+use crate::extent::{Extent, ExtentList, RunCollector};
+use crate::refusal::Refusal;
 use crate::units::ByteLen;
 use group::{BlockRun, Counts};
 use log::{Log, LogState};

@@ -14,9 +14,9 @@ use crate::bytes::{
     has_magic, read_array, read_text, read_u8, read_u16be, read_u32be, read_u32le, read_u64be,
 };
 use crate::device::ReadAt;
+use crate::refusal::Refusal;
 use crate::units::ByteOffset;
 use crate::usedmap::crc::crc32c;
-use crate::usedmap::finding::Refusal;
 use uuid::Uuid;
 
 /// The fields up to the end of `sb_meta_uuid`.

@@ -17,8 +17,8 @@
 
 use super::damaged;
 use crate::bytes::{has_magic, read_array, read_u16le, read_u32le, read_u64be, read_u64le};
+use crate::refusal::Refusal;
 use crate::usedmap::bitmap;
-use crate::usedmap::finding::Refusal;
 use crate::usedmap::xfs::superblock::{Superblock, crc_of};
 use uuid::Uuid;
 

@@ -12,7 +12,7 @@
 use super::record::{MAGIC, RecordHeader};
 use super::{BLOCKS_AT_ONCE, Log, damaged};
 use crate::bytes::read_u32be;
-use crate::usedmap::finding::Refusal;
+use crate::refusal::Refusal;
 
 /// Records that may be on their way to the disk at the same time (`XLOG_MAX_ICLOGS`).
 const RECORDS_IN_FLIGHT: u64 = 8;

@@ -21,8 +21,8 @@ mod transaction;
 
 use super::superblock::{LogPlace, Superblock};
 use crate::device::ReadAt;
+use crate::refusal::Refusal;
 use crate::units::ByteOffset;
-use crate::usedmap::finding::Refusal;
 use record::{MAGIC, RecordHeader};
 
 /// Bytes a block of the log (`BBSIZE`), whatever the sectors of the disk.

@@ -18,8 +18,8 @@
 
 use super::{Log, damaged};
 use crate::bytes::{has_magic, read_array, read_u32be, read_u32le, read_u64be};
+use crate::refusal::Refusal;
 use crate::usedmap::crc::crc32c;
-use crate::usedmap::finding::Refusal;
 use crate::usedmap::xfs::superblock::Superblock;
 use uuid::Uuid;
 

@@ -17,7 +17,7 @@
 use super::damaged;
 use super::record::Record;
 use crate::bytes::{read_u8, read_u16le, read_u32be, read_u32le};
-use crate::usedmap::finding::Refusal;
+use crate::refusal::Refusal;
 use std::collections::HashMap;
 
 const START: u8 = 0x01;
