@@ -273,11 +273,25 @@ impl Fixture {
 
     /// What is not free by the groups' headers.
     pub fn used_by_xfs_db(&self) -> u64 {
-        let groups = self.field("sb 0", "agcount");
-        let free: u64 = (0..groups)
-            .map(|group| self.field(&format!("agf {group}"), "freeblks"))
-            .sum();
+        let free: u64 = self.of_every_group("freeblks").iter().sum();
         self.size_by_xfs_db() - free * self.field("sb 0", "blocksize")
+    }
+
+    /// A field of the free space header of each group.
+    fn of_every_group(&self, name: &str) -> Vec<u64> {
+        let print = format!("p {name}");
+        let groups: Vec<String> = (0..self.field("sb 0", "agcount"))
+            .map(|group| format!("agf {group}"))
+            .collect();
+        let mut args = vec!["-r"];
+        for group in &groups {
+            args.extend(["-c", group, "-c", &print]);
+        }
+        args.push(arg(&self.image));
+        run("xfs_db", &args)
+            .lines()
+            .map(|line| line.rsplit('=').next().unwrap().trim().parse().unwrap())
+            .collect()
     }
 
     pub fn group_bytes(&self) -> u64 {
@@ -285,22 +299,16 @@ impl Fixture {
     }
 
     pub fn log_at(&self) -> u64 {
-        let block = self.field("sb 0", "logstart");
-        let bits = self.field("sb 0", "agblklog");
-        let blocks = (block >> bits) * self.field("sb 0", "agblocks") + (block & ((1 << bits) - 1));
-        blocks * self.field("sb 0", "blocksize")
+        offline::log_at(&self.image)
     }
 
     pub fn deepest_tree(&self) -> u64 {
-        (0..self.field("sb 0", "agcount"))
-            .map(|group| self.field(&format!("agf {group}"), "bnolevel"))
-            .max()
-            .unwrap()
+        self.of_every_group("bnolevel").into_iter().max().unwrap()
     }
 
     pub fn first_byte_of(&self, path: &str) -> u64 {
-        let (start, _) = offline::extents_of(&self.image, path)[0];
-        start
+        let place = &offline::places_of(&self.image, &[path])[0];
+        place.extents[0].0
     }
 
     pub fn uuid_by_blkid(&self) -> String {

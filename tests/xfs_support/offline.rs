@@ -72,50 +72,80 @@ fn thin_out(fixture: &Fixture) {
 
 /// The digest of every file that is left.
 pub fn read_files(fixture: &Fixture) -> BTreeMap<PathBuf, String> {
-    (1..FILES)
+    let paths: Vec<String> = (1..FILES)
         .step_by(2)
-        .map(|number| {
-            let path = format!("/d{}/f{number}", number % 4);
-            let digest = digest_of(&fixture.image, &path);
-            (PathBuf::from(path), digest)
-        })
+        .map(|number| format!("/d{}/f{number}", number % 4))
+        .collect();
+    let names: Vec<&str> = paths.iter().map(String::as_str).collect();
+    let places = places_of(&fixture.image, &names);
+    let image = fs::File::open(&fixture.image).unwrap();
+    paths
+        .iter()
+        .zip(places)
+        .map(|(path, place)| (PathBuf::from(path), digest_of(&image, path, &place)))
         .collect()
 }
 
-fn digest_of(image: &Path, path: &str) -> String {
-    let size: u64 = number_of(&xfs_db(image, &[&format!("path {path}"), "p core.size"]));
-    let file = fs::File::open(image).unwrap();
+/// Where a file's data is.
+pub struct Place {
+    size: u64,
+    /// First byte and number of bytes of each piece, in its order.
+    pub extents: Vec<(u64, u64)>,
+}
+
+fn digest_of(image: &fs::File, path: &str, place: &Place) -> String {
     let mut content = Vec::new();
-    for (start, bytes) in extents_of(image, path) {
+    for &(start, bytes) in &place.extents {
         let mut piece = vec![0; usize::try_from(bytes).unwrap()];
-        file.read_exact_at(&mut piece, start).unwrap();
+        image.read_exact_at(&mut piece, start).unwrap();
         content.extend(piece);
     }
-    content.truncate(usize::try_from(size).unwrap());
-    assert_eq!(content.len() as u64, size, "{path} has holes");
+    content.truncate(usize::try_from(place.size).unwrap());
+    assert_eq!(content.len() as u64, place.size, "{path} has holes");
     Sha256::digest(content)
         .iter()
         .map(|byte| format!("{byte:02x}"))
         .collect()
 }
 
-/// Where a file's data is: its first bytes and their number, in its order.
-pub fn extents_of(image: &Path, path: &str) -> Vec<(u64, u64)> {
+/// Asks xfs_db once for all of them.
+pub fn places_of(image: &Path, paths: &[&str]) -> Vec<Place> {
     let block_size = number_of(&xfs_db(image, &["sb 0", "p blocksize"]));
     let group_blocks = number_of(&xfs_db(image, &["sb 0", "p agblocks"]));
-    // data offset 0 startblock 24 (0/24) count 5 flag 0
-    xfs_db(image, &[&format!("path {path}"), "bmap"])
-        .lines()
-        .map(|line| {
-            let words: Vec<&str> = line.split_whitespace().collect();
-            let place = words[5].trim_matches(['(', ')']);
-            let (group, block) = place.split_once('/').expect("a place in a group");
-            let block =
-                group.parse::<u64>().unwrap() * group_blocks + block.parse::<u64>().unwrap();
-            let count: u64 = words[7].parse().unwrap();
-            (block * block_size, count * block_size)
-        })
-        .collect()
+    let goto: Vec<String> = paths.iter().map(|path| format!("path {path}")).collect();
+    let commands: Vec<&str> = goto
+        .iter()
+        .flat_map(|goto| [goto.as_str(), "p core.size", "bmap"])
+        .collect();
+    let printed = xfs_db(image, &commands);
+    let mut places: Vec<Place> = Vec::new();
+    for line in printed.lines() {
+        if line.starts_with("core.size") {
+            places.push(Place {
+                size: number_of(line),
+                extents: Vec::new(),
+            });
+            continue;
+        }
+        // data offset 0 startblock 24 (0/24) count 5 flag 0
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let place = words[5].trim_matches(['(', ')']);
+        let (group, block) = place.split_once('/').expect("a place in a group");
+        let number = |text: &str| -> u64 { text.parse().unwrap() };
+        let block = number(group) * group_blocks + number(block);
+        let extent = (block * block_size, number(words[7]) * block_size);
+        places.last_mut().unwrap().extents.push(extent);
+    }
+    assert_eq!(places.len(), paths.len(), "xfs_db did not find all files");
+    places
+}
+
+/// The first byte of the log.
+pub fn log_at(image: &Path) -> u64 {
+    let field = |name: &str| number_of(&xfs_db(image, &["sb 0", &format!("p {name}")]));
+    let (block, bits) = (field("logstart"), field("agblklog"));
+    let blocks = (block >> bits) * field("agblocks") + (block & ((1 << bits) - 1));
+    blocks * field("blocksize")
 }
 
 fn number_of(printed: &str) -> u64 {
