@@ -210,7 +210,7 @@ fn a_tree_that_is_wrong() {
     refused(State::Damaged, "has a record of", |image| {
         by_start.edit(image, |block| put32(block, 0x3C, 0x7FFF_FFFF));
     });
-    refused(State::Damaged, "calls the group's headers free", |image| {
+    refused(State::Damaged, "calls a block of its trees free", |image| {
         by_start.edit(image, |block| put32(block, 0x38, 1));
     });
     // A block less in one of them, then in both.

@@ -26,7 +26,7 @@ const VERSION_LOGV2: u16 = 0x0400;
 const VERSION_EXTFLG: u16 = 0x1000;
 const VERSION_DIRV2: u16 = 0x2000;
 /// SHARED was never said what it means.
-const VERSION_KNOWN: u16 = 0xFFFF & !0x0200;
+const VERSION_KNOWN: u16 = !0x0200;
 
 const VERSION2_LAZYSBCOUNT: u32 = 0x0002;
 /// LAZYSBCOUNT, ATTR2, PROJID32, CRC, FTYPE.
