@@ -44,50 +44,36 @@ impl Dirty {
         soiled_file(&image, SIZE, 0xEE);
         mkfs(args, &[], &image);
         let mounted = Mounted::new(&image, &dir.path().join("mnt"), "");
-        let root = mounted.path();
-        let mut noise = Noise(seed);
-        let mut names: Vec<PathBuf> = Vec::new();
-        for number in 0..writes {
-            let folder = root.join(format!("d{}", number % 7));
-            fs::create_dir_all(&folder).unwrap();
-            let path = folder.join(format!("f{number}"));
-            match noise.below(100) {
-                0..55 => {
-                    let most = 1 << (5 + noise.below(13));
-                    let len = noise.below(most);
-                    fs::write(&path, noise.bytes(len)).unwrap();
-                    if noise.below(5) == 0 {
-                        fs::File::open(&path).unwrap().sync_all().unwrap();
-                    }
-                    names.push(path);
-                }
-                55..90 if names.len() > 40 => {
-                    let which = usize::try_from(noise.below(names.len() as u64)).unwrap();
-                    fs::remove_file(names.swap_remove(which)).unwrap();
-                }
-                90..95 if !names.is_empty() => {
-                    let which = usize::try_from(noise.below(names.len() as u64)).unwrap();
-                    let file = fs::OpenOptions::new().write(true).open(&names[which]);
-                    file.unwrap().set_len(noise.below(1000)).unwrap();
-                }
-                95..98 if !names.is_empty() => {
-                    let which = usize::try_from(noise.below(names.len() as u64)).unwrap();
-                    run("cp", &["--reflink=auto", arg(&names[which]), arg(&path)]);
-                    names.push(path);
-                }
-                98 => {
-                    run("sync", &["-f", arg(root)]);
-                }
-                _ => {}
-            }
-        }
+        work(mounted.path(), seed, writes);
         let how = match cut {
             Cut::AfterLog => "shutdown -f",
             Cut::AtOnce => "shutdown",
         };
-        privileged("xfs_io", &["-x", "-c", how, arg(root)]);
+        privileged("xfs_io", &["-x", "-c", how, arg(mounted.path())]);
         mounted.unmount();
         Self { dir, image }
+    }
+
+    /// The proof; how many files there were.
+    fn recovers(&self, what: &str) -> usize {
+        let map = map_of(&self.image);
+        let region = region(&map);
+        assert_eq!(region.state, Some(State::Dirty), "{}", region.reason);
+        assert_eq!(region.policy, Policy::UsedBlocks, "{}", region.reason);
+        assert!(
+            region.reason.contains("replayed in memory"),
+            "{}",
+            region.reason
+        );
+        let whole = self.recovered("whole.img", |_| {});
+        let mapped = self.recovered("mapped.img", |image| punch(image, &map.extents));
+        assert_eq!(whole, mapped);
+        println!(
+            "{what}: {} bytes taken, {} files recovered",
+            region.used_bytes,
+            whole.len()
+        );
+        whole.len()
     }
 
     /// Lets the kernel recover a copy, and returns what is then in it.
@@ -106,26 +92,50 @@ impl Dirty {
     }
 }
 
+/// Makes, deletes, cuts and shares files.
+fn work(root: &Path, seed: u64, writes: u64) {
+    let mut noise = Noise(seed);
+    let mut names: Vec<PathBuf> = Vec::new();
+    for number in 0..writes {
+        let folder = root.join(format!("d{}", number % 7));
+        fs::create_dir_all(&folder).unwrap();
+        let path = folder.join(format!("f{number}"));
+        match noise.below(100) {
+            0..55 => {
+                let most = 1 << (5 + noise.below(13));
+                let len = noise.below(most);
+                fs::write(&path, noise.bytes(len)).unwrap();
+                if noise.below(5) == 0 {
+                    fs::File::open(&path).unwrap().sync_all().unwrap();
+                }
+                names.push(path);
+            }
+            55..90 if names.len() > 40 => {
+                let which = usize::try_from(noise.below(names.len() as u64)).unwrap();
+                fs::remove_file(names.swap_remove(which)).unwrap();
+            }
+            90..95 if !names.is_empty() => {
+                let which = usize::try_from(noise.below(names.len() as u64)).unwrap();
+                let file = fs::OpenOptions::new().write(true).open(&names[which]);
+                file.unwrap().set_len(noise.below(1000)).unwrap();
+            }
+            95..98 if !names.is_empty() => {
+                let which = usize::try_from(noise.below(names.len() as u64)).unwrap();
+                run("cp", &["--reflink=auto", arg(&names[which]), arg(&path)]);
+                names.push(path);
+            }
+            98 => {
+                run("sync", &["-f", arg(root)]);
+            }
+            _ => {}
+        }
+    }
+}
+
 fn recovers_from_only_its_used_blocks(args: &[&str], seed: u64, writes: u64, cut: Cut) {
     let dirty = Dirty::make(args, seed, writes, cut);
-    let map = map_of(&dirty.image);
-    let region = region(&map);
-    assert_eq!(region.state, Some(State::Dirty), "{}", region.reason);
-    assert_eq!(region.policy, Policy::UsedBlocks, "{}", region.reason);
-    assert!(
-        region.reason.contains("replayed in memory"),
-        "{}",
-        region.reason
-    );
-    let whole = dirty.recovered("whole.img", |_| {});
-    let mapped = dirty.recovered("mapped.img", |image| punch(image, &map.extents));
-    assert!(whole.len() > 20, "only {} files", whole.len());
-    assert_eq!(whole, mapped);
-    println!(
-        "{args:?}, {writes} writes: {} bytes taken, {} files recovered",
-        region.used_bytes,
-        whole.len()
-    );
+    let files = dirty.recovers(&format!("{args:?}, {writes} writes"));
+    assert!(files > 20, "only {files} files prove nothing");
 }
 
 #[test]
@@ -156,17 +166,56 @@ fn striped_log_and_sectors_of_4_kib() {
 /// cross its end.
 #[test]
 fn a_log_that_went_around() {
-    let dirty = Dirty::make(&["-l", "size=10m"], 16, 5000, Cut::AfterLog);
-    let map = map_of(&dirty.image);
-    let reason = &region(&map).reason;
-    assert_eq!(region(&map).policy, Policy::UsedBlocks, "{reason}");
+    let dirty = Dirty::make(
+        &["-m", "reflink=0", "-l", "size=6m"],
+        16,
+        2500,
+        Cut::AfterLog,
+    );
     let printed = try_run("xfs_logprint", &["-t", arg(&dirty.image)]);
     let printed = String::from_utf8_lossy(&printed.stdout);
     assert!(printed.contains("<DIRTY>"), "{printed}");
     assert!(printed.contains("LSN cycle 2"), "it did not go around");
-    let whole = dirty.recovered("whole.img", |_| {});
-    let mapped = dirty.recovered("mapped.img", |image| punch(image, &map.extents));
-    assert_eq!(whole, mapped);
+    dirty.recovers("a log that went around");
+}
+
+/// The disk as it is at some moment of the work, all at once: a file on an XFS, whose copy shares its
+/// blocks and so is taken between two writes.
+#[test]
+fn the_power_goes_in_the_middle_of_writing() {
+    let dir = tempfile::tempdir().unwrap();
+    let outer = dir.path().join("outer.img");
+    fs::File::create(&outer).unwrap().set_len(2 << 30).unwrap();
+    mkfs(&["-m", "reflink=1"], &[], &outer);
+    let outer = Mounted::new(&outer, &dir.path().join("outer"), "");
+    let disk = outer.path().join("disk.img");
+    soiled_file(&disk, SIZE, 0xEE);
+    mkfs(&["-l", "size=16m", "-m", "rmapbt=1"], &[], &disk);
+    run("sync", &["-f", arg(outer.path())]);
+    let mounted = Mounted::new(&disk, &dir.path().join("inner"), "");
+    let cut_at = |moment: u64| outer.path().join(format!("cut{moment}.img"));
+    std::thread::scope(|scope| {
+        let worker = scope.spawn(|| work(mounted.path(), 21, 3000));
+        let mut moment = 0;
+        while moment < 4 && !worker.is_finished() {
+            std::thread::sleep(std::time::Duration::from_millis(900));
+            let copy = cut_at(moment);
+            run("cp", &["--reflink=always", arg(&disk), arg(&copy)]);
+            moment += 1;
+        }
+    });
+    mounted.unmount();
+    let cuts: Vec<PathBuf> = (0..4).map(cut_at).filter(|cut| cut.exists()).collect();
+    let mut files = 0;
+    for cut in &cuts {
+        let dirty = Dirty {
+            dir: tempfile::tempdir().unwrap(),
+            image: cut.clone(),
+        };
+        files = files.max(dirty.recovers(&format!("{}", cut.display())));
+    }
+    assert!(files > 20, "no moment with files in it was caught");
+    outer.unmount();
 }
 
 /// The proof can fail: without the replay blocks would be lost.
