@@ -55,6 +55,11 @@ pub(crate) fn read_u32be(bytes: &[u8], at: usize) -> u32 {
     u32::from_be_bytes(read_array(bytes, at))
 }
 
+/// A big-endian 64-bit field.
+pub(crate) fn read_u64be(bytes: &[u8], at: usize) -> u64 {
+    u64::from_be_bytes(read_array(bytes, at))
+}
+
 /// Whether `magic` stands at `at`.
 pub(crate) fn has_magic(bytes: &[u8], at: usize, magic: &[u8]) -> bool {
     bytes.get(at..).is_some_and(|rest| rest.starts_with(magic))

@@ -3,7 +3,7 @@
 
 use super::identify::{self, Signature};
 use super::region::{RegionKind, State};
-use super::{btrfs, ext, swap};
+use super::{btrfs, ext, swap, xfs};
 use crate::device::ReadAt;
 use crate::error::{Kind, Result};
 use crate::extent::ExtentList;
@@ -67,6 +67,7 @@ const READERS: &[(&str, Reader)] = &[
     (identify::EXT, ext::look),
     (identify::SWAP, swap::look),
     ("btrfs", btrfs::look),
+    (identify::XFS, xfs::look),
 ];
 
 /// What is in a volume.

@@ -27,6 +27,8 @@ pub const BTRFS: &str = "btrfs";
 pub const MD: &str = "md RAID";
 /// The name of LVM's physical volumes.
 pub const LVM2: &str = "LVM2";
+/// The name of XFS.
+pub const XFS: &str = "xfs";
 /// The name of swap space that is only swap space.
 pub const SWAP: &str = "swap";
 /// Page sizes that swap space has been made for.
@@ -57,8 +59,8 @@ use RegionKind::{Encrypted, Filesystem, VolumeManager};
 /// Signatures at a fixed distance from the start.
 const MAGICS: &[Magic] = &[
     Magic(0x438, &[0x53, 0xEF], EXT, Filesystem),
-    Magic(0, b"XFSB", "xfs", Filesystem),
     Magic(0x1_0040, b"_BHRfS_M", BTRFS, Filesystem),
+    Magic(0, b"XFSB", XFS, Filesystem),
     Magic(0x03, b"NTFS    ", "ntfs", Filesystem),
     Magic(0x03, b"EXFAT   ", "exfat", Filesystem),
     Magic(0x03, b"ReFS\0\0\0\0", "ReFS", Filesystem),

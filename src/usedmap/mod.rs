@@ -7,7 +7,7 @@
 //! is copied except where it is zero, and the region says why.
 //!
 //! `identify` names what is in a volume, one folder or file a filesystem answers which of its bytes
-//! are in use (`ext`, `swap`; `finding` lists them all), `disk` puts the answers together.
+//! are in use (`ext`, `swap`, `xfs`; `finding` lists them all), `disk` puts the answers together.
 //!
 //! A reader is a function `look(volume) -> Filesystem`. It reports used bytes only when it
 //! understands the filesystem and its counts agree; every other answer is a `Refusal` in words.
@@ -30,6 +30,7 @@ mod region;
 mod sets;
 mod swap;
 mod text;
+mod xfs;
 
 use crate::extent::collect;
 pub use disk::{DiskInfo, DiskMap, map_disks};

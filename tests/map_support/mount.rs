@@ -28,6 +28,18 @@ impl Mounted {
 
     /// Unmounts it, and fails if that fails.
     pub fn unmount(self) {
+        // A program that another test is just starting holds every open file until it runs.
+        for _ in 0..50 {
+            let mut umount = std::process::Command::new("umount");
+            if umount
+                .arg(&self.at)
+                .output()
+                .is_ok_and(|o| o.status.success())
+            {
+                return std::mem::forget(self);
+            }
+            std::thread::sleep(std::time::Duration::from_millis(100));
+        }
         privileged("umount", &[arg(&self.at)]);
         std::mem::forget(self);
     }

@@ -221,6 +221,12 @@ pub const ALL: &[Need] = &[
     ),
     need(
         Purpose::Checks,
+        "xfsprogs",
+        "mkfs.xfs",
+        "XFS to read in tests",
+    ),
+    need(
+        Purpose::Checks,
         "gdisk",
         "sgdisk",
         "a second opinion on partition tables",
