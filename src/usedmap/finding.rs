@@ -3,7 +3,7 @@
 
 use super::identify::{self, Signature};
 use super::region::{RegionKind, State};
-use super::{ext, swap};
+use super::{ext, ntfs, swap};
 use crate::device::ReadAt;
 use crate::error::{Kind, Result};
 use crate::extent::ExtentList;
@@ -63,7 +63,11 @@ impl Filesystem {
 type Reader = fn(&dyn ReadAt) -> Filesystem;
 
 /// Who reads which signature (the names are those of `identify`).
-const READERS: &[(&str, Reader)] = &[(identify::EXT, ext::look), (identify::SWAP, swap::look)];
+const READERS: &[(&str, Reader)] = &[
+    (identify::EXT, ext::look),
+    ("ntfs", ntfs::look),
+    (identify::SWAP, swap::look),
+];
 
 /// What is in a volume.
 #[derive(Debug)]

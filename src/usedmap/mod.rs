@@ -24,6 +24,7 @@ mod firmware_raid;
 pub mod identify;
 mod made;
 mod node;
+mod ntfs;
 mod region;
 mod sets;
 mod swap;
