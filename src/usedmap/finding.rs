@@ -3,7 +3,7 @@
 
 use super::identify::{self, Signature};
 use super::region::{RegionKind, State};
-use super::{ext, ntfs, swap};
+use super::{exfat, ext, fat, ntfs, swap};
 use crate::device::ReadAt;
 use crate::error::{Kind, Result};
 use crate::extent::ExtentList;
@@ -65,6 +65,8 @@ type Reader = fn(&dyn ReadAt) -> Filesystem;
 /// Who reads which signature (the names are those of `identify`).
 const READERS: &[(&str, Reader)] = &[
     (identify::EXT, ext::look),
+    ("exfat", exfat::look),
+    ("fat", fat::look),
     ("ntfs", ntfs::look),
     (identify::SWAP, swap::look),
 ];
