@@ -101,6 +101,7 @@ struct Fixture {
     dir: TempDir,
     image: PathBuf,
     files: BTreeMap<PathBuf, String>,
+    content: Content,
 }
 
 /// Mounts an image so that `name:stream` is a path.
@@ -140,10 +141,15 @@ impl Fixture {
                 run("ntfsfix", &["-d", arg(&image)]);
             }
             Content::Grown => {
-                let file = fs::OpenOptions::new().write(true).open(&image).unwrap();
+                let mut options = fs::OpenOptions::new();
+                let file = options.read(true).write(true).open(&image).unwrap();
                 fill(&file, made, size, 0xEE);
                 run("ntfsresize", &["-f", "-f", arg(&image)]);
                 run("ntfsfix", &["-d", arg(&image)]);
+                // ntfsresize leaves the copy of the boot sector to chkdsk.
+                let mut boot = [0; 512];
+                file.read_exact_at(&mut boot, 0).unwrap();
+                file.write_all_at(&boot, size - 512).unwrap();
             }
             _ => {}
         }
@@ -151,6 +157,7 @@ impl Fixture {
             files: BTreeMap::new(),
             image,
             dir,
+            content: variant.content,
         };
         fixture.check();
         let files = fixture.read_files();
@@ -162,7 +169,10 @@ impl Fixture {
     fn check(&self) {
         let said = run("ntfsresize", &["--info", "--force", arg(&self.image)]);
         assert!(said.contains("Accounting clusters"), "{said}");
-        run("ntfsfix", &["-n", arg(&self.image)]);
+        // It looks for the copy of the boot sector at the end of the partition.
+        if self.content != Content::Shrunk {
+            run("ntfsfix", &["-n", arg(&self.image)]);
+        }
     }
 
     fn read_files(&self) -> BTreeMap<PathBuf, String> {
@@ -343,8 +353,7 @@ fn is_tight(variant: Variant, fixture: &Fixture, map: &DiskMap) {
         uncounted: region.length_bytes - clusters * cluster,
         partclone: peer.as_ref().map(|list| list.total().0),
     };
-    // partclone 0.3.23 refuses clusters of more than 64 KiB.
-    assert_eq!(peer.is_some(), cluster <= 65_536, "partclone");
+    assert!(peer.is_some(), "partclone refuses what we map");
     let missing = peer.unwrap_or_default().subtract(&map.extents);
     assert!(missing.is_empty(), "partclone also takes {missing:?}");
     let mut table = TABLE.lock().unwrap();

@@ -84,9 +84,10 @@ impl<'a> Record<'a> {
 
     /// The record that this one continues; itself if it continues none.
     pub(super) fn base(&self) -> u64 {
-        match record_number(read_u64le(self.bytes, 0x20)) {
+        // Record 0 has extensions too: only the count of its uses tells it from "none".
+        match read_u64le(self.bytes, 0x20) {
             0 => self.number,
-            base => base,
+            reference => record_number(reference),
         }
     }
 
