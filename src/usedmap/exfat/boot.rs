@@ -183,6 +183,8 @@ fn checksum(sectors: &[u8]) -> u32 {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::arithmetic_side_effects)]
+
     use super::*;
 
     fn sector() -> [u8; 512] {

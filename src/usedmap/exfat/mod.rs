@@ -168,7 +168,8 @@ impl RootEntries {
                     0 => return Ok(found),
                     // Bit 0 of its flags is for the second bitmap, which only TexFAT has.
                     ALLOCATION_BITMAP if read_u8(entry, 0x01) & 1 == 0 => {
-                        if found.bitmap.replace(Place::of(entry)).is_some() {
+                        let other = found.bitmap.replace(Place::of(entry));
+                        if other.is_some() {
                             return Err(Refusal::Damaged(
                                 "the root directory has two entries for the allocation bitmap"
                                     .into(),

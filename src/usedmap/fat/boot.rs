@@ -226,6 +226,8 @@ impl Boot {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::arithmetic_side_effects)]
+
     use super::*;
 
     fn sector(total: u32, fat16: u16, fat32: u32, root: u16) -> [u8; 512] {

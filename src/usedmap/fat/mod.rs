@@ -155,7 +155,7 @@ fn label(volume: &dyn ReadAt, boot: &Boot) -> Option<String> {
         .take_while(|entry| read_u8(entry, 0x00) != 0)
         // The attribute of a label, without those that make a part of a long name.
         .find(|entry| read_u8(entry, 0x00) != 0xE5 && read_u8(entry, 0x0B) & 0x3F & !0x20 == 0x08)
-        .and_then(|entry| trimmed(entry));
+        .and_then(trimmed);
     let in_boot = boot.label.and_then(|label| trimmed(&label));
     in_root.or(in_boot).filter(|label| label != "NO NAME")
 }

@@ -174,6 +174,8 @@ impl Boot {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::arithmetic_side_effects)]
+
     use super::*;
 
     fn sector(bytes_per_sector: u16, sectors_per_cluster: u8, record: u8) -> [u8; 512] {
