@@ -3,7 +3,7 @@
 
 use super::identify::{self, Signature};
 use super::region::{RegionKind, State};
-use super::{btrfs, ext, swap, xfs};
+use super::{btrfs, exfat, ext, fat, ntfs, swap, xfs};
 use crate::device::ReadAt;
 use crate::error::{Kind, Result};
 use crate::extent::ExtentList;
@@ -65,9 +65,12 @@ type Reader = fn(&dyn ReadAt) -> Filesystem;
 /// Who reads which signature (the names are those of `identify`).
 const READERS: &[(&str, Reader)] = &[
     (identify::EXT, ext::look),
-    (identify::SWAP, swap::look),
-    ("btrfs", btrfs::look),
     (identify::XFS, xfs::look),
+    (identify::BTRFS, btrfs::look),
+    ("ntfs", ntfs::look),
+    ("fat", fat::look),
+    ("exfat", exfat::look),
+    (identify::SWAP, swap::look),
 ];
 
 /// What is in a volume.

@@ -237,6 +237,30 @@ pub const ALL: &[Need] = &[
         "partclone.ext4",
         "a second opinion on used blocks",
     ),
+    need(
+        Purpose::Checks,
+        "ntfs-3g",
+        "mkntfs",
+        "NTFS to read in tests, and writing to it",
+    ),
+    need(
+        Purpose::Checks,
+        "attr",
+        "setfattr",
+        "compressed folders on it",
+    ),
+    need(
+        Purpose::Checks,
+        "exfatprogs",
+        "mkfs.exfat",
+        "exFAT to read in tests",
+    ),
+    need(
+        Purpose::Checks,
+        "exfat-fuse",
+        "mount.exfat-fuse",
+        "writing to it",
+    ),
 ];
 
 #[cfg(test)]
