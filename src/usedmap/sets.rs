@@ -151,6 +151,14 @@ impl Sets {
                 return Ok(Some(finding));
             }
         };
+        if let Member::Md(md) = &member
+            && md.may_be_stale()
+        {
+            let reason = "a member of an array without copies or parity whose superblock is at \
+                          its end: it could be left over from one that was given up, so \
+                          everything is copied except zeros";
+            return Ok(Some(member.finding(reason)));
+        }
         let key = member.key();
         let set = self.sets.iter_mut().find(|set| set.key == key);
         let waiting = Waiting { id, member };

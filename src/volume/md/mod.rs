@@ -146,6 +146,13 @@ impl Member {
         uuid::Uuid::from_bytes(self.set).to_string()
     }
 
+    /// Whether it starts like what the array holds (data at its very start, as versions 0.90 and 1.0
+    /// have it) and nothing in the array could contradict it: without copies or parity, members of
+    /// an array that was given up cannot be told from those of one in use.
+    pub(crate) fn may_be_stale(&self) -> bool {
+        self.data_offset == 0 && matches!(self.level, Level::Linear | Level::Raid0)
+    }
+
     fn array_name(&self) -> String {
         if self.name.is_empty() {
             self.uuid()

@@ -156,7 +156,40 @@ impl<'a> Raid<'a> {
         }))
     }
 
+    /// Reads bytes that lie in the same way, and holds every other copy and the parity against them.
+    ///
+    /// Whoever reads here draws a map for all members from it. Members whose content does not agree
+    /// are not (or no longer) what their superblocks say: disks that were taken out of an array and
+    /// used by themselves still carry them.
     fn read_piece(&self, piece: &Piece, buf: &mut [u8]) -> Result<()> {
+        self.read_any(piece, buf)?;
+        let differ = || {
+            Error::corrupt("its members do not agree: the array is out of step, or is none")
+                .on(self.name.clone())
+        };
+        let mut other = vec![0; buf.len()];
+        for (slot, at) in &piece.copies {
+            for leg in self.readable(*slot) {
+                let at = ByteOffset(leg.start.saturating_add(*at));
+                match leg.volume.read_at(at, &mut other) {
+                    Ok(()) if other != buf => return Err(differ()),
+                    Err(error) if error.kind() == Kind::Vanished => return Err(error),
+                    // What one copy cannot say, the others do.
+                    Ok(()) | Err(_) => {}
+                }
+            }
+        }
+        if piece.rebuild.is_empty() {
+            return Ok(());
+        }
+        match self.rebuild(piece, &mut other) {
+            Ok(()) if other != buf => Err(differ()),
+            Err(error) if error.kind() == Kind::Vanished => Err(error),
+            Ok(()) | Err(_) => Ok(()),
+        }
+    }
+
+    fn read_any(&self, piece: &Piece, buf: &mut [u8]) -> Result<()> {
         let mut failed = None;
         for (slot, at) in &piece.copies {
             match self.read_slot(*slot, *at, buf) {
@@ -166,17 +199,26 @@ impl<'a> Raid<'a> {
             }
         }
         let failed = failed.unwrap_or_else(|| Error::corrupt("bytes that lie nowhere"));
-        let Some((_, at)) = piece.copies.first() else {
-            return Err(failed);
-        };
         if piece.rebuild.is_empty() {
             return Err(failed);
         }
+        self.rebuild(piece, buf)
+    }
+
+    /// The bytes as the other members and the parity give them.
+    fn rebuild(&self, piece: &Piece, buf: &mut [u8]) -> Result<()> {
+        let Some((_, at)) = piece.copies.first() else {
+            return Err(Error::corrupt("bytes that lie nowhere"));
+        };
         let mut sum = vec![0; buf.len()];
         let mut one = vec![0; buf.len()];
         for slot in &piece.rebuild {
-            self.read_slot(*slot, *at, &mut one).map_err(|_| {
-                Error::new(Kind::Io, "rebuilding from the parity").on(self.name.clone())
+            self.read_slot(*slot, *at, &mut one).map_err(|error| {
+                let kind = match error.kind() {
+                    Kind::Vanished => Kind::Vanished,
+                    _ => Kind::Io,
+                };
+                Error::new(kind, "rebuilding from the parity").on(self.name.clone())
             })?;
             for (sum, one) in sum.iter_mut().zip(&one) {
                 *sum ^= one;
