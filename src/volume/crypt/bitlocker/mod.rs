@@ -159,6 +159,13 @@ fn open(block: &Block, secrets: &Secrets) -> Result<Zeroizing<Vec<u8>>, Locked> 
     Err(Locked::WrongSecret)
 }
 
+/// For tests, which wrap it anew.
+#[cfg(test)]
+pub(super) fn master_key(volume: &dyn ReadAt, secrets: &Secrets) -> Zeroizing<Vec<u8>> {
+    let (_, block) = read(volume).unwrap();
+    open(&block, secrets).unwrap()
+}
+
 fn cipher(method: u16, key: &[u8]) -> Result<Box<dyn DecryptSector>, Refusal> {
     let half = key.len() / 2;
     let (first, second) = key.split_at_checked(half).unwrap_or_default();

@@ -12,7 +12,7 @@ use std::sync::OnceLock;
 use tempfile::TempDir;
 
 /// Bytes of the filesystem.
-pub(super) const SIZE: u64 = 64 << 20;
+pub(super) const SIZE: u64 = 24 << 20;
 
 /// The filesystem.
 pub(super) struct Plain {
@@ -61,7 +61,7 @@ fn make() -> Plain {
     fs::create_dir(&tree).unwrap();
     let mut noise = Noise(0x9E37_79B9_7F4A_7C15);
     for number in 0..120 {
-        let file = noise.file(1 << 18);
+        let file = noise.file(1 << 17);
         fs::write(tree.join(format!("f{number}")), file).unwrap();
     }
     run(
@@ -82,7 +82,7 @@ fn make() -> Plain {
     let mut commands: Vec<String> = (0..120).step_by(2).map(|n| format!("rm f{n}")).collect();
     for number in 0..20 {
         let file = tree.join(format!("w{number}"));
-        fs::write(&file, noise.file(1 << 17)).unwrap();
+        fs::write(&file, noise.file(1 << 16)).unwrap();
         commands.push(format!("write {} w{number}", arg(&file)));
     }
     fs::write(&script, commands.join("\n") + "\n").unwrap();
