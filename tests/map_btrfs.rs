@@ -3,6 +3,8 @@
 //! devices, and neither btrfs check nor a scrub nor the digest of any file may notice; then devices
 //! that its profile can do without are taken away, and still nobody may.
 
+#![allow(unreachable_pub)]
+
 #[path = "map_btrfs/damage.rs"]
 mod damage;
 #[path = "map_btrfs/dirty.rs"]
@@ -26,7 +28,10 @@ use std::sync::Mutex;
 const VARIANTS: &[Variant] = &[
     variant("defaults", &[]),
     variant("single_copies", &["-m", "single"]),
-    variant("data_dup", &["-d", "dup"]),
+    Variant {
+        size: 256 * MIB,
+        ..variant("data_dup", &["-d", "dup"])
+    },
     variant("mixed", &["--mixed"]),
     variant("mixed_dup", &["--mixed", "-m", "dup", "-d", "dup"]),
     variant("nodes_of_4_kib", &["-n", "4096"]),
@@ -73,10 +78,12 @@ const VARIANTS: &[Variant] = &[
         after: |mounted| {
             mounted.btrfs(&["balance", "start", "-dusage=70", "-musage=70"]);
         },
+        size: 320 * MIB,
         ..variant("balanced", &[])
     },
     Variant {
         after: interrupt_balance,
+        size: 320 * MIB,
         ..variant("balance_interrupted", &[])
     },
     spanning("raid0", 3, 0, &["-d", "raid0", "-m", "raid0"]),
@@ -110,6 +117,7 @@ const VARIANTS: &[Variant] = &[
             mounted.btrfs(&["device", "add", "-f", "-K", spare]);
             mounted.btrfs(&["device", "remove", first]);
         },
+        size: 256 * MIB,
         ..spanning("device_removed", 2, 1, &["-d", "raid1", "-m", "raid1"])
     },
     Variant {
@@ -120,6 +128,7 @@ const VARIANTS: &[Variant] = &[
             };
             mounted.btrfs(&["replace", "start", "-B", "-f", "-K", first, spare]);
         },
+        size: 256 * MIB,
         ..spanning("device_replaced", 2, 1, &["-d", "raid1", "-m", "raid1"])
     },
 ];

@@ -141,7 +141,7 @@ pub const fn variant(name: &'static str, mkfs: &'static [&'static str]) -> Varia
         name,
         devices: 1,
         spare: 0,
-        size: 160 * MIB,
+        size: 176 * MIB,
         mkfs,
         mount: "",
         after: |_| {},

@@ -130,7 +130,7 @@ impl Superblock {
                         copy: Some(Box::new(copy)),
                     });
                 }
-                (Err(_), Ok(copy)) => {
+                (Err(Refusal::Damaged(_)), Ok(copy)) => {
                     return Err(Unusable {
                         refusal: Refusal::Damaged(format!(
                             "its superblock is destroyed, the copy at byte {at} is whole (run                              'btrfs rescue super-recover' for a smaller copy)"
