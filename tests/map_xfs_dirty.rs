@@ -10,6 +10,7 @@ use map_support::mount::{Mounted, privileged};
 use map_support::{Noise, arg, digests, map_of, punch, run, soiled_file, try_run};
 use std::collections::BTreeMap;
 use std::fs;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 use xfs_support::{SIZE, mkfs, offline, patch};
@@ -44,12 +45,13 @@ impl Dirty {
         soiled_file(&image, SIZE, 0xEE);
         mkfs(args, &[], &image);
         let mounted = Mounted::new(&image, &dir.path().join("mnt"), "");
-        work(mounted.path(), seed, writes);
+        let deleted = work(mounted.path(), seed, writes);
         let how = match cut {
             Cut::AfterLog => "shutdown -f",
             Cut::AtOnce => "shutdown",
         };
         privileged("xfs_io", &["-x", "-c", how, arg(mounted.path())]);
+        drop(deleted);
         mounted.unmount();
         Self { dir, image }
     }
@@ -92,9 +94,11 @@ impl Dirty {
     }
 }
 
-/// Makes, deletes, cuts and shares files.
-fn work(root: &Path, seed: u64, writes: u64) {
+/// Makes, deletes, cuts, shares and overwrites files. Some that it deletes stay open: a recovery has
+/// to find and drop them.
+fn work(root: &Path, seed: u64, writes: u64) -> Vec<fs::File> {
     let mut noise = Noise(seed);
+    let mut deleted = Vec::new();
     let mut names: Vec<PathBuf> = Vec::new();
     for number in 0..writes {
         let folder = root.join(format!("d{}", number % 7));
@@ -112,9 +116,22 @@ fn work(root: &Path, seed: u64, writes: u64) {
             }
             55..90 if names.len() > 40 => {
                 let which = usize::try_from(noise.below(names.len() as u64)).unwrap();
-                fs::remove_file(names.swap_remove(which)).unwrap();
+                let name = names.swap_remove(which);
+                if noise.below(20) == 0 {
+                    deleted.push(fs::File::open(&name).unwrap());
+                }
+                fs::remove_file(name).unwrap();
             }
-            90..95 if !names.is_empty() => {
+            90..92 if !names.is_empty() => {
+                // Into blocks that may be shared with another file.
+                let which = usize::try_from(noise.below(names.len() as u64)).unwrap();
+                let file = fs::OpenOptions::new().write(true).open(&names[which]);
+                let at = noise.below(20_000);
+                let file = file.unwrap();
+                file.write_all_at(&noise.bytes(9000), at).unwrap();
+                file.sync_all().unwrap();
+            }
+            92..95 if !names.is_empty() => {
                 let which = usize::try_from(noise.below(names.len() as u64)).unwrap();
                 let file = fs::OpenOptions::new().write(true).open(&names[which]);
                 file.unwrap().set_len(noise.below(1000)).unwrap();
@@ -130,6 +147,7 @@ fn work(root: &Path, seed: u64, writes: u64) {
             _ => {}
         }
     }
+    deleted
 }
 
 fn recovers_from_only_its_used_blocks(args: &[&str], seed: u64, writes: u64, cut: Cut) {
@@ -169,7 +187,7 @@ fn a_log_that_went_around() {
     let dirty = Dirty::make(
         &["-m", "reflink=0", "-l", "size=6m"],
         16,
-        2500,
+        4500,
         Cut::AfterLog,
     );
     let printed = try_run("xfs_logprint", &["-t", arg(&dirty.image)]);
@@ -194,7 +212,7 @@ fn the_power_goes_in_the_middle_of_writing() {
     run("sync", &["-f", arg(outer.path())]);
     let mounted = Mounted::new(&disk, &dir.path().join("inner"), "");
     let cut_at = |moment: u64| outer.path().join(format!("cut{moment}.img"));
-    std::thread::scope(|scope| {
+    let deleted = std::thread::scope(|scope| {
         let worker = scope.spawn(|| work(mounted.path(), 21, 3000));
         let mut moment = 0;
         while moment < 4 && !worker.is_finished() {
@@ -203,7 +221,9 @@ fn the_power_goes_in_the_middle_of_writing() {
             run("cp", &["--reflink=always", arg(&disk), arg(&copy)]);
             moment += 1;
         }
+        worker.join().unwrap()
     });
+    drop(deleted);
     mounted.unmount();
     let cuts: Vec<PathBuf> = (0..4).map(cut_at).filter(|cut| cut.exists()).collect();
     let mut files = 0;

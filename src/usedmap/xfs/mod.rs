@@ -93,10 +93,10 @@ fn map(volume: &dyn ReadAt, sb: &Superblock) -> Result<Mapped, Refusal> {
                     "it was being changed in size when it was not shut down {SHUT_DOWN}"
                 )));
             }
-            let (extents, _) = used_extents(&replayed.volume, &after)?;
-            let extents = extents
-                .union(&replayed.touched)
-                .union(&used_before(volume, sb)?);
+            let (extents, _) = used_extents(&replayed.volume, &after).map_err(contradicts)?;
+            let extents = extents.union(&replayed.touched);
+            drop(replayed);
+            let extents = extents.union(&used_before(volume, sb)?);
             Ok(mapped(
                 sb,
                 State::Dirty,
@@ -140,25 +140,43 @@ fn refuse_to_replay(sb: &Superblock) -> Result<(), Refusal> {
     )))
 }
 
+/// What contradicts itself only after the replay is not damage, but a replay that is not understood.
+fn contradicts(refusal: Refusal) -> Refusal {
+    match refusal {
+        Refusal::Damaged(why) => Refusal::Dirty(format!(
+            "its log holds writes that have not reached their places {SHUT_DOWN}, and after they \
+             were replayed in memory {why}"
+        )),
+        other => other,
+    }
+}
+
 /// What was in use before the replay: a group whose trees contradict each other, because only some
 /// of their blocks had been written, is taken whole.
 fn used_before(volume: &dyn ReadAt, sb: &Superblock) -> Result<ExtentList, Refusal> {
     let mut runs = RunCollector::new();
     for group in 0..sb.ag_count {
-        let mut here = Vec::new();
-        match group::walk(volume, sb, group, |run| here.push(run)) {
+        let whole = BlockRun {
+            start: 0,
+            end: sb.blocks_in(group),
+        };
+        let mut here = RunCollector::new();
+        let walked = group::walk(volume, sb, group, |run| {
+            if let Some(extent) = sb.bytes_of(group, run) {
+                here.push(extent);
+            }
+        });
+        match walked {
             Err(Refusal::Unreadable(error)) => return Err(error.into()),
             Err(_) => {
-                here = vec![BlockRun {
-                    start: 0,
-                    end: sb.blocks_in(group),
-                }];
+                if let Some(extent) = sb.bytes_of(group, whole) {
+                    runs.push(extent);
+                }
             }
-            Ok(_) => {}
-        }
-        for run in here {
-            if let Some(extent) = sb.bytes_of(group, run) {
-                runs.push(extent);
+            Ok(_) => {
+                for extent in here.finish().iter() {
+                    runs.push(extent);
+                }
             }
         }
     }

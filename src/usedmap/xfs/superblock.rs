@@ -61,8 +61,6 @@ pub(super) struct Superblock {
     pub log: Option<LogPlace>,
     /// Whether files may have their data on a realtime device.
     pub has_realtime: bool,
-    /// `sb_logsunit`: stripe unit of the log in bytes, 0 or 1 if none.
-    pub log_stripe_unit: u32,
     in_progress: bool,
 }
 
@@ -206,7 +204,6 @@ impl Superblock {
             free_blocks: sb_fdblocks,
             log: None,
             has_realtime: sb_rblocks != 0,
-            log_stripe_unit: sb_logsunit,
             in_progress: sb_inprogress != 0,
         };
         superblock.log = superblock.place_of_log(sb_logstart, u64::from(sb_logblocks), bits)?;

@@ -229,3 +229,89 @@ fn put(bytes: &mut [u8], at: usize, value: &[u8]) {
         *to = *from;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
+
+    use super::*;
+    use proptest::prelude::*;
+
+    /// A format of a buffer of `blocks` sectors at sector 8, with one word of map.
+    fn format(flags: u16, blocks: u16, map: u32) -> Vec<u8> {
+        let mut bytes = vec![0x3C, 0x12, 2, 0];
+        bytes.extend(flags.to_le_bytes());
+        bytes.extend(blocks.to_le_bytes());
+        bytes.extend(8_u64.to_le_bytes());
+        bytes.extend(1_u32.to_le_bytes());
+        bytes.extend(map.to_le_bytes());
+        bytes
+    }
+
+    fn parsed(bytes: &[u8]) -> BufferFormat {
+        BufferFormat {
+            flags: read_u16le(bytes, 4),
+            blocks: read_u16le(bytes, 6),
+            block: read_u64le(bytes, 8),
+            map_bits: 32,
+        }
+    }
+
+    #[test]
+    fn chunks_go_where_their_bits_are() {
+        let format = format(KIND_AGF << KIND_SHIFT, 2, 0b0110_0001);
+        let mut buffer = vec![0; 1024];
+        // Bits 5 and 6 side by side, logged in two regions.
+        let regions = [vec![1; 128], vec![2; 128], vec![3; 128]];
+        parsed(&format)
+            .apply(&format, &regions, &mut buffer)
+            .unwrap();
+        let mut expected = vec![0; 1024];
+        expected[..128].fill(1);
+        expected[640..768].fill(2);
+        expected[768..896].fill(3);
+        assert_eq!(buffer, expected);
+    }
+
+    #[test]
+    fn regions_and_bits_that_do_not_fit_are_refused() {
+        let mut buffer = vec![0; 1024];
+        let mut apply = |map, regions: &[Vec<u8>]| {
+            let format = format(0, 2, map);
+            parsed(&format).apply(&format, regions, &mut buffer)
+        };
+        assert!(apply(0b1, &[]).is_err(), "a region is missing");
+        assert!(
+            apply(0b1, &[vec![0; 128], vec![0; 128]]).is_err(),
+            "one too many"
+        );
+        assert!(apply(0b1, &[vec![0; 100]]).is_err(), "not whole chunks");
+        assert!(apply(1 << 8, &[vec![0; 128]]).is_err(), "behind the buffer");
+    }
+
+    #[test]
+    fn only_what_free_space_depends_on_matters() {
+        let matters = |flags| parsed(&format(flags, 8, 1)).matters();
+        assert!(matters(KIND_BTREE << KIND_SHIFT));
+        assert!(matters(KIND_AGF << KIND_SHIFT));
+        assert!(matters(KIND_SUPERBLOCK << KIND_SHIFT));
+        assert!(matters(0), "older kernels did not say");
+        assert!(!matters(INODE_BUF));
+        assert!(!matters(0x4 | 1 << KIND_SHIFT), "quotas");
+        assert!(!matters(7 << KIND_SHIFT), "AGI");
+    }
+
+    proptest! {
+        #[test]
+        fn no_item_makes_it_panic(
+            map in any::<u32>(),
+            blocks in any::<u16>(),
+            lens in prop::collection::vec(0_usize..600, 0..6),
+        ) {
+            let format = format(0, blocks, map);
+            let regions: Vec<Vec<u8>> = lens.iter().map(|len| vec![9; *len]).collect();
+            let mut buffer = vec![0; usize::from(blocks % 128) * 512];
+            let _ = parsed(&format).apply(&format, &regions, &mut buffer);
+        }
+    }
+}

@@ -72,8 +72,11 @@ impl<'a> Log<'a> {
             return Ok(LogState::Clean);
         }
         let tail = last.tail_block();
-        if tail >= self.blocks {
-            return Err(damaged(format!("its last record has its tail at {tail}")));
+        if tail >= self.blocks || tail == head {
+            return Err(damaged(format!(
+                "begins at {tail} by its last record and ends at {head}, of {} blocks",
+                self.blocks
+            )));
         }
         Ok(LogState::Dirty { tail, head })
     }

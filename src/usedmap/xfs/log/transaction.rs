@@ -245,3 +245,119 @@ impl Transaction {
         Ok(data.len().saturating_add(size_of::<Item>()))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::arithmetic_side_effects, clippy::as_conversions)]
+
+    use super::*;
+    use proptest::prelude::*;
+
+    /// One operation of a record.
+    fn operation(tid: u32, flags: u8, data: &[u8]) -> Vec<u8> {
+        let mut bytes = tid.to_be_bytes().to_vec();
+        bytes.extend(u32::try_from(data.len()).unwrap().to_be_bytes());
+        bytes.extend([0x69, flags, 0, 0]);
+        bytes.extend(data);
+        bytes
+    }
+
+    fn record(operations: &[Vec<u8>]) -> Record {
+        Record {
+            lsn: 7,
+            operations: u32::try_from(operations.len()).unwrap(),
+            data: operations.concat(),
+        }
+    }
+
+    fn header() -> Vec<u8> {
+        let mut bytes = MAGIC.to_le_bytes().to_vec();
+        bytes.extend([0; 12]);
+        bytes
+    }
+
+    fn committed(records: &[Record]) -> Result<Vec<Transaction>, Refusal> {
+        let mut assembler = Assembler::new(1 << 20, &|_| true);
+        let mut all = Vec::new();
+        for record in records {
+            assembler.record(record, |transaction| {
+                all.push(transaction);
+                Ok(())
+            })?;
+        }
+        Ok(all)
+    }
+
+    #[test]
+    fn regions_that_were_split_over_records_are_joined() {
+        let first = record(&[
+            operation(1, START, &[]),
+            operation(1, 0, header().split_at(10).0),
+        ]);
+        let second = record(&[
+            operation(1, WAS_CONTINUED | END, header().split_at(10).1),
+            operation(2, START, &[]),
+            operation(1, 0, &[0x3C, 0x12, 2, 0, 9]),
+            operation(1, CONTINUE, &[1, 2]),
+        ]);
+        let third = record(&[
+            operation(1, WAS_CONTINUED | CONTINUE, &[3]),
+            operation(1, WAS_CONTINUED | END, &[4]),
+            operation(1, COMMIT, &[]),
+        ]);
+        let all = committed(&[first, second, third]).unwrap();
+        assert_eq!(all.len(), 1, "the second was never committed");
+        let item = &all.first().unwrap().items.first().unwrap();
+        assert_eq!(item.kind(), 0x123C);
+        assert_eq!(item.format, [0x3C, 0x12, 2, 0, 9]);
+        assert_eq!(item.data, [[1, 2, 3, 4]]);
+    }
+
+    #[test]
+    fn a_commit_in_the_middle_of_an_item_is_refused() {
+        let record = record(&[
+            operation(1, START, &[]),
+            operation(1, 0, &header()),
+            operation(1, 0, &[0x3C, 0x12, 2, 0]),
+            operation(1, COMMIT, &[]),
+        ]);
+        assert!(matches!(committed(&[record]), Err(Refusal::Damaged(_))));
+    }
+
+    #[test]
+    fn what_is_held_in_memory_is_bounded() {
+        let mut operations = vec![operation(1, START, &[]), operation(1, 0, &header())];
+        for _ in 0..20 {
+            operations.push(operation(1, 0, &[0x3C, 0x12, 2, 0]));
+            operations.push(operation(1, 0, &[0; 60_000]));
+        }
+        assert!(matches!(
+            committed(&[record(&operations)]),
+            Err(Refusal::Dirty(_))
+        ));
+        let many: Vec<Vec<u8>> = (0..5000).map(|tid| operation(tid, START, &[])).collect();
+        assert!(matches!(
+            committed(&[record(&many)]),
+            Err(Refusal::Dirty(_))
+        ));
+    }
+
+    proptest! {
+        #[test]
+        fn no_record_makes_it_panic(
+            pieces in prop::collection::vec(
+                (0_u32..3, any::<u8>(), prop::collection::vec(any::<u8>(), 0..40)), 0..20),
+            cut in 0_usize..400,
+        ) {
+            let operations: Vec<Vec<u8>> = pieces
+                .iter()
+                .flat_map(|(tid, flags, data)| {
+                    [operation(*tid, flags % 0x20, &header()), operation(*tid, flags % 0x20, data)]
+                })
+                .collect();
+            let mut record = record(&operations);
+            record.data.truncate(cut.max(record.data.len() / 2));
+            let _ = committed(&[record]);
+        }
+    }
+}
