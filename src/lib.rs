@@ -24,6 +24,7 @@ pub mod import;
 pub mod inventory;
 pub mod ptable;
 pub mod qcow2;
+pub(crate) mod refusal;
 pub mod report;
 pub mod stick;
 pub mod store;
@@ -31,5 +32,6 @@ pub mod tui;
 pub mod units;
 pub mod usedmap;
 pub mod vm;
+pub mod volume;
 
 pub use error::{Error, Kind, Result};

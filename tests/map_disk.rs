@@ -230,7 +230,7 @@ fn every_part_of_a_server_disk_gets_its_decision() {
         ]
     );
     // Known to be needed: nothing of that is "only if it is not zero".
-    let sure = map.extents.subtract(&map.nonzero_only());
+    let sure = map.extents.subtract(map.nonzero_only());
     let root = of_partition(&map, 3).extent().unwrap();
     assert_eq!(
         sure.within(root).map(|e| e.len().0).sum::<u64>(),
@@ -512,11 +512,27 @@ fn the_document_is_the_one_that_docs_describe() {
     };
     let docs =
         fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/map-json.md")).unwrap();
+    let volume = serde_json::to_value(haulier::usedmap::MadeVolume {
+        name: "vg0/root".into(),
+        layout: "linear".into(),
+        members: vec!["/dev/sda partition 2".into()],
+        size_bytes: 1,
+        kind: RegionKind::Filesystem,
+        filesystem: None,
+        label: None,
+        uuid: None,
+        state: None,
+        policy: Policy::UsedBlocks,
+        reason: String::new(),
+        used_bytes: 1,
+    })
+    .unwrap();
     let mut described = 0;
     for key in keys(&json)
         .into_iter()
         .chain(keys(&json["disk"]))
         .chain(keys(&json["regions"][0]))
+        .chain(keys(&volume))
     {
         assert!(
             docs.contains(&format!("| `{key}` |")),

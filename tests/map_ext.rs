@@ -448,7 +448,7 @@ fn survives_with_only_its_used_blocks(variant: Variant) {
     }
     is_tight(variant, &fixture, &map);
     // The tail behind a shrunk filesystem is soiled, so it is taken; it is free all the same.
-    let kept = map.extents.subtract(&map.nonzero_only());
+    let kept = map.extents.subtract(map.nonzero_only());
     punch(&fixture.image, &kept);
     fixture.check("after everything outside the map was overwritten");
     assert_eq!(fixture.read_files(), fixture.files);

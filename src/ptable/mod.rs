@@ -59,6 +59,32 @@ impl PartitionType {
     /// PowerPC PReP boot partition, on MBR.
     pub const PREP_MBR: Self = Self::Mbr(0x41);
 
+    /// The volume manager that a partition of this type belongs to, where the type alone says so and
+    /// the content may look like a plain filesystem: a piece of a striped or spanned volume.
+    pub fn foreign_volume_manager(self) -> Option<&'static str> {
+        match self {
+            // SFS on the older disks, LDM data and metadata on GPT (Windows' Logical Disk Manager).
+            Self::Mbr(0x42) => Some("Dynamic Disk"),
+            Self::Gpt(guid)
+                if [
+                    0xAF9B_60A0_1431_4F62_BC68_3311_714A_69AD,
+                    0x5808_C8AA_7E8F_42E0_85D2_E1E9_0434_CFB3,
+                ]
+                .contains(&guid.as_u128()) =>
+            {
+                Some("Dynamic Disk")
+            }
+            Self::Gpt(guid) if guid.as_u128() == 0xE75C_AF8F_F680_4CEE_AFA3_B001_E56E_FC2D => {
+                Some("Storage Spaces")
+            }
+            Self::Gpt(guid) if guid.as_u128() == 0xAA31_E02A_400F_11DB_9590_000C_2911_D1B8 => {
+                Some("VMFS")
+            }
+            Self::Mbr(0xFB) => Some("VMFS"),
+            _ => None,
+        }
+    }
+
     /// Whether it holds a boot loader without a filesystem, to be taken byte for byte.
     pub fn is_raw_boot(self) -> bool {
         [Self::BIOS_BOOT, Self::PREP_GPT, Self::PREP_MBR].contains(&self)

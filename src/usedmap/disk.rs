@@ -1,13 +1,18 @@
-//! The map of a whole disk: table, boot gap, partitions and what lies between them.
+//! The map of a disk: what the composition of it and of the disks beside it says of its regions.
 
-use super::finding::{self, Finding};
+use super::compose::{Composition, Source, Taken};
+use super::finding::Finding;
+use super::made::{self, MadeVolume};
+use super::node::{Look, Node, Origin, Piece};
 use super::region::{Policy, Region, RegionKind, State};
 use super::text;
-use crate::device::{DiskIdentity, ReadAt, Window};
+use crate::device::{DiskIdentity, ReadAt};
 use crate::error::Result;
 use crate::extent::{Extent, ExtentList};
-use crate::ptable::{Partition, PartitionTable, Scheme};
+use crate::ptable::Scheme;
 use crate::units::{ByteLen, ByteOffset, SectorSize};
+use crate::volume::DiskIndex;
+use crate::volume::crypt::Secrets;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
@@ -52,78 +57,159 @@ pub struct DiskMap {
     pub notes: Vec<String>,
     /// The decisions, in the order of the disk.
     pub regions: Vec<Region>,
+    /// Volumes that lie on the disk by way of others: logical volumes, arrays, decrypted containers.
+    pub volumes: Vec<MadeVolume>,
     /// What a capture reads: sorted, disjoint.
     pub extents: ExtentList,
     /// Bytes in `extents`.
     pub used_bytes: u64,
+    /// The part of `extents` that was taken for want of knowledge.
+    #[serde(skip)]
+    nonzero: ExtentList,
+}
+
+/// Maps the disks of a machine together: a volume group or an array may lie on several of them.
+/// What `secrets` open is looked into, in memory.
+///
+/// # Errors
+/// When the first sector of one cannot be read or a disk vanishes. What else cannot be read or
+/// understood is copied, with the reason in its region.
+pub fn map_disks(disks: &[(&dyn ReadAt, DiskInfo)], secrets: &Secrets) -> Result<Vec<DiskMap>> {
+    let sources = disks.iter().map(|(disk, info)| Source {
+        disk: *disk,
+        sector: info.logical_sector_bytes,
+    });
+    let composition = Composition::of(sources.collect(), secrets)?;
+    let Taken { exact, nonzero } = composition.taken();
+    let names: Vec<String> = disks
+        .iter()
+        .map(|(_, info)| info.path.display().to_string())
+        .collect();
+    let mut maps = Vec::new();
+    for (index, (exact, nonzero)) in exact.into_iter().zip(nonzero).enumerate() {
+        let disk = DiskIndex(index);
+        if let (Some((_, info)), Some(table)) = (disks.get(index), composition.table(disk)) {
+            let extents = exact.union(&nonzero);
+            maps.push(DiskMap {
+                version: VERSION,
+                disk: info.clone(),
+                scheme: table.scheme,
+                disk_id: table.id.map(|id| id.to_string()),
+                notes: table.notes.clone(),
+                regions: regions(&composition, disk, &extents),
+                volumes: volumes(&composition, disk, &names),
+                used_bytes: extents.total().0,
+                nonzero: nonzero.subtract(&exact),
+                extents,
+            });
+        }
+    }
+    Ok(maps)
+}
+
+/// The decisions on a disk, in its order.
+fn regions(composition: &Composition<'_>, disk: DiskIndex, taken: &ExtentList) -> Vec<Region> {
+    let mut regions = Vec::new();
+    for (_, node) in composition.nodes() {
+        match &node.origin {
+            Origin::Disk(index) if *index == disk => {
+                if let Look::Divided(pieces) = &node.look {
+                    regions.extend(pieces.iter().map(Region::of_piece));
+                } else if let Some(whole) = Extent::new(ByteOffset(0), node.volume.size()) {
+                    of_node(node, whole, None, &mut regions);
+                }
+            }
+            Origin::Partition {
+                of, number, extent, ..
+            } => {
+                let parent = composition.node(*of).map(|parent| &parent.origin);
+                if matches!(parent, Some(Origin::Disk(index)) if *index == disk) {
+                    of_node(node, *extent, Some(*number), &mut regions);
+                }
+            }
+            _ => {}
+        }
+    }
+    for region in &mut regions {
+        let inside = region.extent().into_iter().flat_map(|e| taken.within(e));
+        region.used_bytes = inside.map(|extent| extent.len().0).sum();
+    }
+    regions.sort_by_key(|region| (region.start_byte, region.length_bytes));
+    regions
+}
+
+/// The regions of a partition or an undivided disk at `extent`: itself, and what lies behind the end
+/// of a filesystem that is smaller.
+fn of_node(node: &Node<'_>, extent: Extent, partition: Option<u32>, regions: &mut Vec<Region>) {
+    let unknown = Finding::unknown("not looked into: copied except zeros");
+    let finding = match &node.look {
+        Look::Found(finding) => finding,
+        _ => &unknown,
+    };
+    let Some(used) = &finding.used else {
+        let mut region = Region::of_finding(finding, extent, partition);
+        region.policy = Policy::CopyNonzero;
+        regions.push(region);
+        return;
+    };
+    let end = extent.start().0 + used.covers.0.min(extent.len().0);
+    if let Some(covered) = Extent::between(extent.start().0, end) {
+        regions.push(Region::of_finding(finding, covered, partition));
+    }
+    if let Some(tail) = Extent::between(end, extent.end()) {
+        regions.push(Region::of_piece(&Piece {
+            extent: tail,
+            kind: RegionKind::Unknown,
+            partition,
+            filesystem: None,
+            policy: Policy::CopyNonzero,
+            reason: "behind the end of the filesystem: copied except zeros".into(),
+        }));
+    }
+}
+
+fn volumes(composition: &Composition<'_>, disk: DiskIndex, names: &[String]) -> Vec<MadeVolume> {
+    composition
+        .nodes()
+        .filter(|(id, node)| {
+            made::is_made(composition, node) && composition.disks_of(*id).contains(&disk)
+        })
+        .map(|(id, node)| made::describe(composition, id, node, names))
+        .collect()
 }
 
 impl DiskMap {
-    /// Maps a disk.
+    /// Maps a disk by itself.
     ///
     /// # Errors
-    /// When the first sector cannot be read or the disk vanishes. What else cannot be read or
-    /// understood is copied, with the reason in its region.
+    /// As [`map_disks`].
     pub fn of(disk: &dyn ReadAt, info: DiskInfo) -> Result<Self> {
-        let table = PartitionTable::read(disk, info.logical_sector_bytes)?;
-        let mut builder = Builder::default();
-        for extent in table.metadata.iter() {
-            builder.add_whole(
-                extent,
-                RegionKind::PartitionTable,
-                None,
-                Policy::CopyAll,
-                "the partition table is always taken",
-            );
-        }
-        let mut partitions: Vec<&Partition> = table.partitions.iter().collect();
-        partitions.sort_by_key(|partition| (partition.start, partition.number));
-        if partitions.is_empty() {
-            builder.add_undivided(disk, &table)?;
-        } else {
-            let mut covered = 0;
-            for partition in partitions {
-                let Some(extent) = partition.extent() else {
-                    continue;
-                };
-                builder.add_gap(covered, extent.start().0, &table);
-                builder.add_partition(disk, partition, extent, extent.start().0 < covered)?;
-                covered = covered.max(extent.end());
-            }
-            builder.add_gap(covered, disk.size().0, &table);
-        }
-        let Builder {
-            mut regions,
-            mut extents,
-        } = builder;
-        regions.sort_by_key(|region| (region.start_byte, region.length_bytes));
-        extents.sort_unstable();
-        let extents: ExtentList = extents.into_iter().collect();
-        Ok(Self {
+        let table_only = info.clone();
+        let mut maps = map_disks(&[(disk, info)], &Secrets::default())?;
+        Ok(maps.pop().unwrap_or_else(|| Self::empty(table_only)))
+    }
+
+    /// Of a disk without a byte.
+    fn empty(info: DiskInfo) -> Self {
+        Self {
             version: VERSION,
             disk: info,
-            scheme: table.scheme,
-            disk_id: table.id.map(|id| id.to_string()),
-            notes: table.notes,
-            regions,
-            used_bytes: extents.total().0,
-            extents,
-        })
+            scheme: Scheme::None,
+            disk_id: None,
+            notes: Vec::new(),
+            regions: Vec::new(),
+            volumes: Vec::new(),
+            extents: ExtentList::new(),
+            used_bytes: 0,
+            nonzero: ExtentList::new(),
+        }
     }
 
     /// The part of [`extents`](Self::extents) that was taken for want of knowledge: much of it may
     /// be zero, so it says little about the size of the result. (Leaving out zeros is right
     /// everywhere: a hole in the result reads as zeros.)
-    pub fn nonzero_only(&self) -> ExtentList {
-        let windows = |wanted: fn(Policy) -> bool| -> ExtentList {
-            self.regions
-                .iter()
-                .filter(|region| wanted(region.policy))
-                .filter_map(Region::extent)
-                .collect()
-        };
-        windows(|policy| policy == Policy::CopyNonzero)
-            .subtract(&windows(|policy| policy == Policy::CopyAll))
+    pub fn nonzero_only(&self) -> &ExtentList {
+        &self.nonzero
     }
 
     /// The document of `haulier map --json`.
@@ -145,176 +231,39 @@ impl DiskMap {
     }
 }
 
-#[derive(Default)]
-struct Builder {
-    regions: Vec<Region>,
-    extents: Vec<Extent>,
-}
-
-impl Builder {
-    /// A region that is taken in full.
-    fn add_whole(
-        &mut self,
-        extent: Extent,
-        kind: RegionKind,
-        partition: Option<u32>,
-        policy: Policy,
-        reason: &str,
-    ) {
-        self.extents.push(extent);
-        self.regions.push(Region {
-            start_byte: extent.start().0,
-            length_bytes: extent.len().0,
-            kind,
-            partition,
-            filesystem: None,
+impl Region {
+    fn of_piece(piece: &Piece) -> Self {
+        Self {
+            start_byte: piece.extent.start().0,
+            length_bytes: piece.extent.len().0,
+            kind: piece.kind,
+            partition: piece.partition,
+            filesystem: piece.filesystem.map(str::to_owned),
             label: None,
             uuid: None,
             state: None,
-            policy,
-            reason: reason.into(),
-            used_bytes: extent.len().0,
-        });
-    }
-
-    /// What no partition covers from `start` to `end`, less the tables in it.
-    fn add_gap(&mut self, start: u64, end: u64, table: &PartitionTable) {
-        let gap: ExtentList = Extent::between(start, end).into_iter().collect();
-        for extent in gap.subtract(&table.metadata).iter() {
-            if start == 0 {
-                self.add_whole(
-                    extent,
-                    RegionKind::BootGap,
-                    None,
-                    Policy::CopyAll,
-                    "boot code may be here: always taken",
-                );
-            } else {
-                self.add_whole(
-                    extent,
-                    RegionKind::Unpartitioned,
-                    None,
-                    Policy::CopyNonzero,
-                    "no partition covers it: copied except zeros",
-                );
-            }
+            policy: piece.policy,
+            reason: piece.reason.clone(),
+            used_bytes: 0,
         }
     }
 
-    fn add_partition(
-        &mut self,
-        disk: &dyn ReadAt,
-        partition: &Partition,
-        extent: Extent,
-        overlaps: bool,
-    ) -> Result<()> {
-        let number = Some(partition.number);
-        if partition.kind.is_raw_boot() {
-            self.add_whole(
-                extent,
-                RegionKind::Unknown,
-                number,
-                Policy::CopyAll,
-                "a boot loader without a filesystem: always taken",
-            );
-            return Ok(());
-        }
-        if overlaps {
-            self.add_whole(
-                extent,
-                RegionKind::Unknown,
-                number,
-                Policy::CopyNonzero,
-                "it overlaps another partition: copied except zeros",
-            );
-            return Ok(());
-        }
-        let volume = Window::new(disk, extent.start(), extent.len())?;
-        let finding = finding::look(&volume)?;
-        self.add_finding(finding, extent, number);
-        Ok(())
-    }
-
-    /// A disk without partitions: what is on it as a whole. But where a table is, even an empty or
-    /// broken one, a filesystem that seems to fill the disk is from before: there may be data in
-    /// partitions that we do not see.
-    fn add_undivided(&mut self, disk: &dyn ReadAt, table: &PartitionTable) -> Result<()> {
-        let Some(extent) = Extent::new(ByteOffset(0), disk.size()) else {
-            return Ok(());
-        };
-        if table.metadata.is_empty() {
-            let finding = finding::look(&disk)?;
-            self.add_finding(finding, extent, None);
-            return Ok(());
-        }
-        let whole: ExtentList = [extent].into_iter().collect();
-        for extent in whole.subtract(&table.metadata).iter() {
-            self.add_whole(
-                extent,
-                RegionKind::Unpartitioned,
-                None,
-                Policy::CopyNonzero,
-                "there is a partition table, but no partition in it: copied except zeros",
-            );
-        }
-        Ok(())
-    }
-
-    fn add_finding(&mut self, finding: Finding, extent: Extent, partition: Option<u32>) {
-        let start = extent.start().0;
-        let Some(used) = finding.used else {
-            self.add_whole(
-                extent,
-                finding.kind,
-                partition,
-                Policy::CopyNonzero,
-                &finding.reason,
-            );
-            if let Some(region) = self.regions.last_mut() {
-                region.filesystem = finding.filesystem;
-                region.label = finding.label;
-                region.uuid = finding.uuid;
-                region.state = finding.state;
-            }
-            return;
-        };
-        let covers = used.covers.min(extent.len());
-        let inside = Extent::new(ByteOffset(0), covers);
-        let mut used_bytes = 0;
-        for run in inside
-            .into_iter()
-            .flat_map(|inside| used.extents.within(inside))
-        {
-            used_bytes += run.len().0;
-            self.extents
-                .extend(Extent::between(start + run.start().0, start + run.end()));
-        }
-        self.regions.push(Region {
-            start_byte: start,
-            length_bytes: covers.0,
+    fn of_finding(finding: &Finding, extent: Extent, partition: Option<u32>) -> Self {
+        Self {
+            start_byte: extent.start().0,
+            length_bytes: extent.len().0,
             kind: finding.kind,
             partition,
-            filesystem: finding.filesystem,
-            label: finding.label,
-            uuid: finding.uuid,
+            filesystem: finding.filesystem.clone(),
+            label: finding.label.clone(),
+            uuid: finding.uuid.clone(),
             state: finding.state,
             policy: Policy::UsedBlocks,
-            reason: finding.reason,
-            used_bytes,
-        });
-        if let Some(tail) = Extent::between(start + covers.0, extent.end()) {
-            self.add_whole(
-                tail,
-                RegionKind::Unknown,
-                partition,
-                Policy::CopyNonzero,
-                "behind the end of the filesystem: copied except zeros",
-            );
+            reason: finding.reason.clone(),
+            used_bytes: 0,
         }
     }
-}
 
-impl Region {
     /// Whether the technician should read the reason: something kept the map from being small.
     pub(super) fn is_remarkable(&self) -> bool {
         self.state.is_some_and(|state| state != State::Clean)

@@ -3,10 +3,11 @@
 
 use super::identify::{self, Signature};
 use super::region::{RegionKind, State};
-use super::{ext, swap};
+use super::{btrfs, ext, swap};
 use crate::device::ReadAt;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Kind, Result};
 use crate::extent::ExtentList;
+pub(super) use crate::refusal::Refusal;
 use crate::units::ByteLen;
 
 /// The bytes in use, counted from the start of the volume.
@@ -16,31 +17,6 @@ pub(super) struct UsedBytes {
     pub covers: ByteLen,
     /// The bytes in use, all inside `covers`.
     pub extents: ExtentList,
-}
-
-/// Why a reader gives no used bytes. Each text is a clause that says what was seen and, where it
-/// helps, what the technician can do, in brackets: "its log holds writes that have not reached
-/// their places (boot the server once and power it off properly for a smaller copy)".
-#[derive(Debug)]
-pub(super) enum Refusal {
-    /// Not shut down properly.
-    Dirty(String),
-    /// Contradicts itself.
-    Damaged(String),
-    /// A feature that we do not know.
-    Unsupported(String),
-    /// Could not be read.
-    Unreadable(Error),
-}
-
-impl From<Error> for Refusal {
-    fn from(error: Error) -> Self {
-        match error.kind() {
-            Kind::Corrupt => Self::Damaged(error.to_string()),
-            Kind::Unsupported => Self::Unsupported(error.to_string()),
-            _ => Self::Unreadable(error),
-        }
-    }
 }
 
 /// What a reader trusts.
@@ -87,7 +63,11 @@ impl Filesystem {
 type Reader = fn(&dyn ReadAt) -> Filesystem;
 
 /// Who reads which signature (the names are those of `identify`).
-const READERS: &[(&str, Reader)] = &[(identify::EXT, ext::look), (identify::SWAP, swap::look)];
+const READERS: &[(&str, Reader)] = &[
+    (identify::EXT, ext::look),
+    (identify::SWAP, swap::look),
+    ("btrfs", btrfs::look),
+];
 
 /// What is in a volume.
 #[derive(Debug)]
@@ -103,7 +83,8 @@ pub(super) struct Finding {
 }
 
 impl Finding {
-    fn unknown(reason: impl Into<String>) -> Self {
+    /// Nothing that is known: everything that is not zero has to be taken.
+    pub(super) fn unknown(reason: impl Into<String>) -> Self {
         Self {
             kind: RegionKind::Unknown,
             filesystem: None,
@@ -112,6 +93,18 @@ impl Finding {
             state: None,
             reason: reason.into(),
             used: None,
+        }
+    }
+
+    /// Of these bytes of a volume of `size` it is certain that they are all.
+    pub(super) fn exactly(self, extents: ExtentList, size: ByteLen, reason: String) -> Self {
+        Self {
+            reason,
+            used: Some(UsedBytes {
+                covers: size,
+                extents,
+            }),
+            ..self
         }
     }
 
@@ -124,7 +117,11 @@ impl Finding {
     }
 
     /// What a reader said of a volume of `size` bytes.
-    fn read(signature: &Signature, filesystem: Filesystem, size: ByteLen) -> Result<Self> {
+    pub(super) fn read(
+        signature: &Signature,
+        filesystem: Filesystem,
+        size: ByteLen,
+    ) -> Result<Self> {
         let mut finding = Self::of(signature, "");
         if let Some(name) = filesystem.name {
             finding.filesystem = Some(name);
@@ -142,7 +139,8 @@ impl Finding {
         }
     }
 
-    fn refused(
+    /// The same without used bytes, with the state and the reason that keep them from being known.
+    pub(super) fn refused(
         mut self,
         refusal: Refusal,
         size: ByteLen,
@@ -168,23 +166,24 @@ impl Finding {
     }
 }
 
-/// Looks into a volume.
+/// What is in a volume with these signatures, as far as it is a filesystem or swap space of its own.
 ///
 /// # Errors
 /// Only when the disk is gone. Anything else that cannot be read or understood is a reason to take
 /// everything.
-pub(super) fn look(volume: &dyn ReadAt) -> Result<Finding> {
-    let signatures = match identify::identify(volume) {
-        Ok(signatures) => signatures,
-        Err(error) if error.kind() == Kind::Vanished => return Err(error),
-        Err(error) => {
-            let finding = Finding::unknown("");
-            return finding.refused(Refusal::Unreadable(error), volume.size(), None);
-        }
-    };
-    match signatures.as_slice() {
+pub(super) fn of_signatures(volume: &dyn ReadAt, signatures: &[Signature]) -> Result<Finding> {
+    match signatures {
         [] => Ok(Finding::unknown("no known filesystem: copied except zeros")),
-        [only] => look_closer(volume, only),
+        [only] => {
+            let reader = READERS
+                .iter()
+                .find(|(name, _)| *name == only.name)
+                .map(|(_, reader)| reader);
+            match reader {
+                Some(reader) => Finding::read(only, reader(volume), volume.size()),
+                None => Ok(of_unknown_inside(only)),
+            }
+        }
         [first, ..] => {
             let names: Vec<_> = signatures.iter().map(|signature| signature.name).collect();
             Ok(Finding::of(
@@ -199,14 +198,8 @@ pub(super) fn look(volume: &dyn ReadAt) -> Result<Finding> {
     }
 }
 
-fn look_closer(volume: &dyn ReadAt, signature: &Signature) -> Result<Finding> {
-    let reader = READERS
-        .iter()
-        .find(|(name, _)| *name == signature.name)
-        .map(|(_, reader)| reader);
-    if let Some(reader) = reader {
-        return Finding::read(signature, reader(volume), volume.size());
-    }
+/// What has a signature, but nobody to look into it.
+pub(super) fn of_unknown_inside(signature: &Signature) -> Finding {
     let reason = match signature.kind {
         RegionKind::Swap => "holds a suspended system: copied except zeros".into(),
         RegionKind::VolumeManager => format!(
@@ -221,5 +214,5 @@ fn look_closer(volume: &dyn ReadAt, signature: &Signature) -> Result<Finding> {
             signature.name
         ),
     };
-    Ok(Finding::of(signature, reason))
+    Finding::of(signature, reason)
 }

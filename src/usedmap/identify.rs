@@ -11,14 +11,22 @@
     clippy::indexing_slicing
 )]
 
+use super::firmware_raid;
 use super::region::RegionKind;
 use crate::bytes::{has_magic, read_u8, read_u16le, read_u32be, read_u32le};
 use crate::device::ReadAt;
 use crate::error::Result;
 use crate::units::{ByteLen, ByteOffset};
+use crate::volume::crypt::is_bitlocker;
 
 /// The name for ext2, ext3 and ext4 before their features have been read.
 pub const EXT: &str = "ext";
+/// The name of btrfs.
+pub const BTRFS: &str = "btrfs";
+/// The name of Linux software RAID.
+pub const MD: &str = "md RAID";
+/// The name of LVM's physical volumes.
+pub const LVM2: &str = "LVM2";
 /// The name of swap space that is only swap space.
 pub const SWAP: &str = "swap";
 /// Page sizes that swap space has been made for.
@@ -33,6 +41,14 @@ pub struct Signature {
     pub kind: RegionKind,
 }
 
+impl Signature {
+    /// Whether it means that a volume manager owns the whole disk, so that a partition table at its
+    /// start describes what several disks make together: RAID of the firmware, md at the disk's end.
+    pub fn owns_whole_disk(&self) -> bool {
+        self.name == MD || firmware_raid::NAMES.contains(&self.name)
+    }
+}
+
 /// Bytes that stand at a fixed place.
 struct Magic(u64, &'static [u8], &'static str, RegionKind);
 
@@ -42,7 +58,7 @@ use RegionKind::{Encrypted, Filesystem, VolumeManager};
 const MAGICS: &[Magic] = &[
     Magic(0x438, &[0x53, 0xEF], EXT, Filesystem),
     Magic(0, b"XFSB", "xfs", Filesystem),
-    Magic(0x1_0040, b"_BHRfS_M", "btrfs", Filesystem),
+    Magic(0x1_0040, b"_BHRfS_M", BTRFS, Filesystem),
     Magic(0x03, b"NTFS    ", "ntfs", Filesystem),
     Magic(0x03, b"EXFAT   ", "exfat", Filesystem),
     Magic(0x03, b"ReFS\0\0\0\0", "ReFS", Filesystem),
@@ -68,8 +84,8 @@ const MAGICS: &[Magic] = &[
     Magic(0x10_0000, &[0x0D, 0xD0, 0x01, 0xC0], "VMFS", VolumeManager),
     Magic(0x1018, BCACHE, "bcache", VolumeManager),
     Magic(0x1018, BCACHEFS, "bcachefs", Filesystem),
-    Magic(0, &[0xFC, 0x4E, 0x2B, 0xA9], "md RAID", VolumeManager),
-    Magic(0x1000, &[0xFC, 0x4E, 0x2B, 0xA9], "md RAID", VolumeManager),
+    Magic(0, &[0xFC, 0x4E, 0x2B, 0xA9], MD, VolumeManager),
+    Magic(0x1000, &[0xFC, 0x4E, 0x2B, 0xA9], MD, VolumeManager),
     Magic(0x1000, b"SPACEDB ", "Storage Spaces", VolumeManager),
     Magic(0x20, b"ORCLDISK", "Oracle ASM", VolumeManager),
     Magic(0, b"dmvdo001", "VDO", VolumeManager),
@@ -84,7 +100,6 @@ const MAGICS: &[Magic] = &[
     ),
     Magic(0xC00, b"PRIVHEAD", "Dynamic Disk", VolumeManager),
     Magic(0, b"LUKS\xBA\xBE", "LUKS", Encrypted),
-    Magic(0x03, b"-FVE-FS-", "BitLocker", Encrypted),
 ];
 
 const BCACHE: &[u8] = &[
@@ -126,11 +141,14 @@ pub fn identify(volume: &dyn ReadAt) -> Result<Vec<Signature>> {
             add(*name, *kind);
         }
     }
-    if is_fat(&head) {
+    if is_bitlocker(&head) {
+        // BitLocker To Go dresses up as FAT.
+        add("BitLocker", Encrypted);
+    } else if is_fat(&head) {
         add("fat", Filesystem);
     }
     if is_lvm2(&head) {
-        add("LVM2", VolumeManager);
+        add(LVM2, VolumeManager);
     }
     for page_size in SWAP_PAGE_SIZES {
         let at = swap_magic_at(page_size).and_then(|at| usize::try_from(at.0).ok());
@@ -148,9 +166,9 @@ pub fn identify(volume: &dyn ReadAt) -> Result<Vec<Signature>> {
         add("suspended system", RegionKind::Swap);
     }
     if is_md_at_end(volume)? {
-        add("md RAID", VolumeManager);
+        add(MD, VolumeManager);
     }
-    if let Some(name) = firmware_raid(volume)? {
+    if let Some(name) = firmware_raid::find(volume)? {
         add(name, VolumeManager);
     }
     if is_zfs(volume)? {
@@ -160,7 +178,7 @@ pub fn identify(volume: &dyn ReadAt) -> Result<Vec<Signature>> {
 }
 
 /// Up to `len` bytes from `at` on: fewer, or none, at the volume's end.
-fn read_clipped(volume: &dyn ReadAt, at: u64, len: usize) -> Result<Vec<u8>> {
+pub(super) fn read_clipped(volume: &dyn ReadAt, at: u64, len: usize) -> Result<Vec<u8>> {
     let room = usize::try_from(volume.size().0.saturating_sub(at)).unwrap_or(usize::MAX);
     let mut bytes = vec![0; len.min(room)];
     if !bytes.is_empty() {
@@ -211,22 +229,6 @@ fn is_md_at_end(volume: &dyn ReadAt) -> Result<bool> {
         }
     }
     Ok(false)
-}
-
-/// RAID of the firmware keeps its metadata at the very end: Intel's in the last but one sector,
-/// SNIA DDF's anchor in the last.
-fn firmware_raid(volume: &dyn ReadAt) -> Result<Option<&'static str>> {
-    let Some(at) = volume.size().0.checked_sub(1024) else {
-        return Ok(None);
-    };
-    let tail = read_clipped(volume, at, 1024)?;
-    Ok(if has_magic(&tail, 0, b"Intel Raid ISM Cfg Sig. ") {
-        Some("Intel RST RAID")
-    } else if has_magic(&tail, 512, &[0xDE, 0x11, 0xDE, 0x11]) {
-        Some("DDF RAID")
-    } else {
-        None
-    })
 }
 
 /// ZFS has four labels of 256 KiB, two at each end, each with a ring of uberblocks in its second

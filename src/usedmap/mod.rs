@@ -13,16 +13,25 @@
 //! understands the filesystem and its counts agree; every other answer is a `Refusal` in words.
 
 mod bitmap;
-mod collect;
+pub mod btrfs;
+mod compose;
 mod crc;
 mod disk;
+mod divide;
+mod encrypted;
 pub mod ext;
 mod finding;
+mod firmware_raid;
 pub mod identify;
+mod made;
+mod node;
 mod overlay;
 mod region;
+mod sets;
 mod swap;
 mod text;
 
-pub use disk::{DiskInfo, DiskMap};
+use crate::extent::collect;
+pub use disk::{DiskInfo, DiskMap, map_disks};
+pub use made::MadeVolume;
 pub use region::{Policy, Region, RegionKind, State};

@@ -8,6 +8,10 @@
     clippy::indexing_slicing
 )]
 
+pub(crate) mod collect;
+
+pub(crate) use collect::RunCollector;
+
 use crate::units::{ByteLen, ByteOffset};
 use serde::{Deserialize, Serialize};
 

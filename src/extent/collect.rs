@@ -7,16 +7,16 @@
     clippy::indexing_slicing
 )]
 
-use crate::extent::{Extent, ExtentList};
+use super::{Extent, ExtentList};
 
 /// Runs kept of one filesystem: 32 MiB of them.
-const MAX_RUNS: usize = 2 << 20;
+pub(crate) const MAX_RUNS: usize = 2 << 20;
 
 /// Takes runs in any order, best in ascending. When there are too many (tens of terabytes, badly
 /// fragmented), the smallest gaps between them are taken too: the map grows a little, its size in
 /// memory not.
 #[derive(Debug)]
-pub(super) struct RunCollector {
+pub(crate) struct RunCollector {
     runs: Vec<Extent>,
     max_runs: usize,
     /// Gaps up to this many bytes are taken along.
@@ -24,11 +24,12 @@ pub(super) struct RunCollector {
 }
 
 impl RunCollector {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self::with_max_runs(MAX_RUNS)
     }
 
-    fn with_max_runs(max_runs: usize) -> Self {
+    /// For readers that keep several collections at a time.
+    pub(crate) fn with_max_runs(max_runs: usize) -> Self {
         Self {
             runs: Vec::new(),
             max_runs,
@@ -36,7 +37,7 @@ impl RunCollector {
         }
     }
 
-    pub(super) fn push(&mut self, run: Extent) {
+    pub(crate) fn push(&mut self, run: Extent) {
         push_joining(&mut self.runs, run, self.gap);
         if self.runs.len() <= self.max_runs {
             return;
@@ -59,7 +60,7 @@ impl RunCollector {
     }
 
     /// Everything that was pushed, and the gaps that were taken along.
-    pub(super) fn finish(mut self) -> ExtentList {
+    pub(crate) fn finish(mut self) -> ExtentList {
         self.join();
         self.runs.into_iter().collect()
     }
