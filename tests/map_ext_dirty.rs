@@ -186,7 +186,7 @@ fn replayed_by_us(cut: &Path) -> Result<(PathBuf, u32), String> {
 /// Which e2fsck calls correct: nothing to do, or corrected.
 fn replayed_by_e2fsck(cut: &Path) -> Option<PathBuf> {
     let theirs = copy(cut, "theirs");
-    let output = try_run("e2fsck", &["-fy", "-E", "journal_only", arg(&theirs)]);
+    let output = try_run("e2fsck", &["-y", "-E", "journal_only", arg(&theirs)]);
     matches!(output.status.code(), Some(0 | 1)).then_some(theirs)
 }
 
@@ -206,16 +206,23 @@ fn assert_same(ours: &Path, theirs: &Path, what: &str) {
 }
 
 /// The blocks that dumpe2fs lists as free.
-fn free_by_dumpe2fs(image: &Path, block_size: u64) -> ExtentList {
+fn free_by_dumpe2fs(image: &Path) -> ExtentList {
     let text = run("dumpe2fs", &[arg(image)]);
+    let field = |name: &str| -> Option<u64> {
+        let line = text.lines().find_map(|line| line.strip_prefix(name))?;
+        Some(line.trim().parse().unwrap())
+    };
+    let block_size = field("Block size:").unwrap();
+    let cluster_size = field("Cluster size:").unwrap_or(block_size);
     text.lines()
         .filter_map(|line| line.strip_prefix("  Free blocks: "))
         .flat_map(|ranges| ranges.split(", "))
         .filter(|range| !range.trim().is_empty())
         .filter_map(|range| {
             let (from, to) = range.split_once('-').unwrap_or((range, range));
-            let number = |text: &str| text.trim().parse::<u64>().unwrap();
-            Extent::between(number(from) * block_size, (number(to) + 1) * block_size)
+            let at = |text: &str| text.trim().parse::<u64>().unwrap() * block_size;
+            // With clusters a range ends with the first block of the last one.
+            Extent::between(at(from), at(to) + cluster_size)
         })
         .collect()
 }
@@ -292,14 +299,8 @@ fn survives(cut: &Path, mount: &str, judge: Judge, what: &str) {
     assert!(before.len() > 3, "{what}: only {} files", before.len());
     assert!(before == after, "{what}: files differ");
 
-    let header = run("dumpe2fs", &["-h", arg(&whole)]);
-    let block_size: u64 = header
-        .lines()
-        .find_map(|line| line.strip_prefix("Block size:"))
-        .map(|text| text.trim().parse().unwrap())
-        .unwrap();
-    let free = free_by_dumpe2fs(&whole, block_size);
-    let free_before = free_by_dumpe2fs(cut, block_size);
+    let free = free_by_dumpe2fs(&whole);
+    let free_before = free_by_dumpe2fs(cut);
     let used = SIZE - free.total().0;
     let used_in_either = SIZE - free.intersect(&free_before).total().0;
     println!(
