@@ -3,7 +3,7 @@
 
 use super::identify::{self, Signature};
 use super::region::{RegionKind, State};
-use super::{ext, swap};
+use super::{apfs, ext, f2fs, hfsplus, jfs, reiserfs, swap};
 use crate::device::ReadAt;
 use crate::error::{Kind, Result};
 use crate::extent::ExtentList;
@@ -63,7 +63,15 @@ impl Filesystem {
 type Reader = fn(&dyn ReadAt) -> Filesystem;
 
 /// Who reads which signature (the names are those of `identify`).
-const READERS: &[(&str, Reader)] = &[(identify::EXT, ext::look), (identify::SWAP, swap::look)];
+const READERS: &[(&str, Reader)] = &[
+    (identify::EXT, ext::look),
+    (identify::SWAP, swap::look),
+    ("apfs", apfs::look),
+    ("f2fs", f2fs::look),
+    ("hfs+", hfsplus::look),
+    ("jfs", jfs::look),
+    ("reiserfs", reiserfs::look),
+];
 
 /// What is in a volume.
 #[derive(Debug)]

@@ -12,6 +12,7 @@
 //! A reader is a function `look(volume) -> Filesystem`. It reports used bytes only when it
 //! understands the filesystem and its counts agree; every other answer is a `Refusal` in words.
 
+mod apfs;
 mod bitmap;
 mod compose;
 mod crc;
@@ -19,13 +20,17 @@ mod disk;
 mod divide;
 mod encrypted;
 pub mod ext;
+mod f2fs;
 mod finding;
 mod firmware_raid;
+mod hfsplus;
 pub mod identify;
+mod jfs;
 mod made;
 mod node;
 mod overlay;
 mod region;
+mod reiserfs;
 mod sets;
 mod swap;
 mod text;
