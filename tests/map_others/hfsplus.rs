@@ -42,6 +42,10 @@ const VARIANTS: usize = 4;
 
 fn survives(name: &str, args: &[&str]) {
     let fixture = Fixture::filled(&HFSPLUS, 128 * MIB, args);
+    if args.contains(&"-s") {
+        // Linux does not count the folders of a folder, which a case-sensitive HFSX has to.
+        try_run("fsck.hfsplus", &["-f", "-y", arg(&fixture.image)]);
+    }
     let own = fixture.used_by_driver();
     let mut row = prove(&fixture, None, Some("partclone.hfsplus"));
     row.variant = name.into();
