@@ -238,7 +238,7 @@ pub(crate) fn prove(fixture: &Fixture, label: Option<&str>, partclone: Option<&s
         crate::map_support::oracle::used_by_partclone(program, &fixture.image, fixture.dir.path())
     });
     // Where nothing is known of what lies behind the filesystem, it is taken if it is not zero.
-    punch(&fixture.image, &map.extents.subtract(&map.nonzero_only()));
+    punch(&fixture.image, &map.extents.subtract(map.nonzero_only()));
     (fixture.kind.check)(
         &fixture.image,
         "after everything outside the map was overwritten",

@@ -47,7 +47,9 @@ fn survives(name: &str, args: &[&str]) {
         try_run("fsck.hfsplus", &["-f", "-y", arg(&fixture.image)]);
     }
     let own = fixture.used_by_driver();
-    let mut row = prove(&fixture, None, Some("partclone.hfsplus"));
+    // As it is stored: letters and their marks apart.
+    let label = "Mu\u{308}ll & So\u{308}hne";
+    let mut row = prove(&fixture, Some(label), Some("partclone.hfsplus"));
     row.variant = name.into();
     row.own = own;
     let mut rows = ROWS.lock().unwrap();

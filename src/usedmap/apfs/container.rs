@@ -23,6 +23,8 @@ const INCOMPAT_FUSION: u64 = 0x100;
 const RO_COMPAT_KNOWN: u64 = 0;
 /// Blocks of a checkpoint area; macOS makes some hundreds for the largest disks.
 const MAX_AREA_BLOCKS: u32 = 1 << 16;
+/// Bytes of a space manager; that of 8 TiB has some ten thousand.
+const MAX_SPACEMAN_BYTES: u64 = 1 << 20;
 
 /// Blocks from the first up to, not including, the second.
 pub(super) type Run = (u64, u64);
@@ -171,9 +173,9 @@ impl Container {
                 let block = read_u64le(mapping, 32);
                 let blocks = size.div_ceil(self.block_size);
                 let inside = data_start <= block && block.saturating_add(blocks) <= data_end;
-                if !inside || size < self.block_size {
+                if !inside || !(self.block_size..=MAX_SPACEMAN_BYTES).contains(&size) {
                     return Err(Refusal::Damaged(
-                        "its space manager is not in the checkpoint data area".into(),
+                        "its space manager does not fit the checkpoint data area".into(),
                     ));
                 }
                 return Ok((block.saturating_mul(self.block_size), size));

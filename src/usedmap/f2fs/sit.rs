@@ -114,7 +114,8 @@ fn is_second(checkpoint: &Checkpoint, nth: u64) -> bool {
         .ok()
         .and_then(|at| checkpoint.sit_bitmap.get(at));
     // The most significant bit first.
-    let mask = 0x80_u8 >> u32::try_from(nth & 7).unwrap_or(0);
+    let shift = u32::try_from(nth & 7).unwrap_or(0);
+    let mask = 0x80_u8.checked_shr(shift).unwrap_or(0);
     byte.is_some_and(|byte| byte & mask != 0)
 }
 

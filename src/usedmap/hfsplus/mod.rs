@@ -12,6 +12,7 @@
 )]
 
 mod journal;
+mod label;
 mod volume_header;
 
 use super::bitmap;
@@ -34,7 +35,7 @@ pub(super) fn look(volume: &dyn ReadAt) -> Filesystem {
     };
     Filesystem {
         name: None,
-        label: None,
+        label: label::read(volume, &header),
         uuid: None,
         used_if_clean: Some(ByteLen(
             header

@@ -43,6 +43,8 @@ pub(super) struct VolumeHeader {
     pub journal_info_block: u64,
     /// `allocationFile`.
     pub allocation_file: Extents,
+    /// The first run of `catalogFile`: its start and how many blocks.
+    pub catalog: (u64, u64),
     attributes: u32,
 }
 
@@ -86,6 +88,10 @@ impl VolumeHeader {
             journaled: attributes & JOURNALED != 0,
             journal_info_block,
             allocation_file: allocation_file(bytes, total_blocks)?,
+            catalog: (
+                u64::from(read_u32be(bytes, 0x120)),
+                u64::from(read_u32be(bytes, 0x124)),
+            ),
             attributes,
         })
     }

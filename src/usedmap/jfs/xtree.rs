@@ -42,10 +42,12 @@ pub(super) fn runs(
                 let offset = u64::from(read_u8(xad, 3)) << 32 | u64::from(read_u32le(xad, 4));
                 (offset, extent(xad, 8))
             });
-        let is_leaf = flag & (LEAF | INTERNAL) == LEAF;
-        if !is_leaf && flag & (LEAF | INTERNAL) != INTERNAL || next.saturating_mul(16) > page.len()
-        {
-            return Err(Refusal::Damaged("the tree of its map of blocks".into()));
+        let kind = flag & (LEAF | INTERNAL);
+        let is_leaf = kind == LEAF;
+        if !matches!(kind, LEAF | INTERNAL) || next.saturating_mul(16) > page.len() {
+            return Err(Refusal::Damaged(
+                "the tree of its map of blocks is not one".into(),
+            ));
         }
         for (offset, run) in entries {
             if run.1 > sb.blocks || run.0 >= run.1 {
