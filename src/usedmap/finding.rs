@@ -3,7 +3,7 @@
 
 use super::identify::{self, Signature};
 use super::region::{RegionKind, State};
-use super::{btrfs, exfat, ext, fat, ntfs, swap, xfs};
+use super::{apfs, btrfs, exfat, ext, f2fs, fat, hfsplus, jfs, ntfs, reiserfs, swap, xfs};
 use crate::device::ReadAt;
 use crate::error::{Kind, Result};
 use crate::extent::ExtentList;
@@ -70,6 +70,11 @@ const READERS: &[(&str, Reader)] = &[
     ("ntfs", ntfs::look),
     ("fat", fat::look),
     ("exfat", exfat::look),
+    ("f2fs", f2fs::look),
+    ("hfs+", hfsplus::look),
+    ("apfs", apfs::look),
+    ("reiserfs", reiserfs::look),
+    ("jfs", jfs::look),
     (identify::SWAP, swap::look),
 ];
 

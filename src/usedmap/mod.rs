@@ -12,6 +12,7 @@
 //! A reader is a function `look(volume) -> Filesystem`. It reports used bytes only when it
 //! understands the filesystem and its counts agree; every other answer is a `Refusal` in words.
 
+mod apfs;
 mod bitmap;
 pub mod btrfs;
 mod compose;
@@ -21,15 +22,19 @@ mod divide;
 mod encrypted;
 mod exfat;
 pub mod ext;
+mod f2fs;
 mod fat;
 mod finding;
 mod firmware_raid;
+mod hfsplus;
 pub mod identify;
+mod jfs;
 mod made;
 mod node;
 mod ntfs;
 mod overlay;
 mod region;
+mod reiserfs;
 mod sets;
 mod swap;
 mod text;

@@ -261,6 +261,43 @@ pub const ALL: &[Need] = &[
         "mount.exfat-fuse",
         "writing to it",
     ),
+    need(
+        Purpose::Checks,
+        "user-mode-linux",
+        "linux.uml",
+        "drivers that this machine's kernel lacks, for filling filesystems in tests",
+    ),
+    need(Purpose::Checks, "kmod", "modprobe", "loading those drivers"),
+    need(
+        Purpose::Checks,
+        "f2fs-tools",
+        "mkfs.f2fs",
+        "F2FS to read in tests",
+    ),
+    need(
+        Purpose::Checks,
+        "hfsprogs",
+        "mkfs.hfsplus",
+        "HFS+ to read in tests",
+    ),
+    need(
+        Purpose::Checks,
+        "apfsprogs",
+        "mkapfs",
+        "APFS to read in tests",
+    ),
+    need(
+        Purpose::Checks,
+        "reiserfsprogs",
+        "mkreiserfs",
+        "ReiserFS to read in tests",
+    ),
+    need(
+        Purpose::Checks,
+        "jfsutils",
+        "mkfs.jfs",
+        "JFS to read in tests",
+    ),
 ];
 
 #[cfg(test)]
