@@ -134,19 +134,22 @@ fn a_replacement_under_way_is_refused() {
     let done = Patched::of(&disk).map();
     assert_eq!(done.state, State::Clean, "{}", done.reason);
     // The item that says so: type 250, objectid and offset 0; its state at 0x20.
-    let started = |block: &mut [u8]| {
+    let state = |block: &mut [u8], state| {
         let key = (0..600)
             .map(|item| 0x65 + item * 25)
             .find(|&at| block[at..at + 9] == [0, 0, 0, 0, 0, 0, 0, 0, 250])
             .expect("the replacement left its item");
         let data = u32::from_le_bytes(block[key + 17..key + 21].try_into().unwrap());
-        set(block, 0x65 + data as usize + 0x20, 1);
+        set(block, 0x65 + data as usize + 0x20, state);
     };
-    let mut under_way = Patched::of(&disk);
-    for at in root_of(image, "dev") {
-        under_way = under_way.with(at, 16_384, started);
+    // Started, suspended; and none that this version knows.
+    for number in [1, 4, 9] {
+        let mut under_way = Patched::of(&disk);
+        for at in root_of(image, "dev") {
+            under_way = under_way.with(at, 16_384, |block| state(block, number));
+        }
+        under_way.is_refused(State::Dirty, "was being replaced");
     }
-    under_way.is_refused(State::Dirty, "was being replaced");
 }
 
 /// 64 TiB in a sparse file on a tmpfs or XFS: only what is written takes room.

@@ -16,8 +16,10 @@ use super::tree::Visit;
 use crate::bytes::read_u64le;
 use crate::usedmap::finding::Refusal;
 
-/// `BTRFS_DEV_REPLACE_ITEM_STATE_STARTED` and `_SUSPENDED`.
-const REPLACING: [u64; 2] = [1, 2];
+/// `BTRFS_IOCTL_DEV_REPLACE_STATE_NEVER_STARTED`, `_FINISHED` and `_CANCELED` of
+/// `include/uapi/linux/btrfs.h`: those are what the kernel writes, not the numbers that
+/// `btrfs_tree.h` gives to the same names.
+const NOT_REPLACING: [u64; 3] = [0, 2, 3];
 
 /// Holds every device extent against the chunks.
 pub(super) struct DevExtents<'a> {
@@ -93,7 +95,7 @@ impl Visit for DevExtents<'_> {
         match key.kind {
             DEV_EXTENT => self.extent(key, data),
             DEV_REPLACE => {
-                self.replacing |= REPLACING.contains(&read_u64le(data, 0x20));
+                self.replacing |= !NOT_REPLACING.contains(&read_u64le(data, 0x20));
                 Ok(())
             }
             // Statistics of errors.

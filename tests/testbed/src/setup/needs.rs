@@ -233,6 +233,12 @@ pub const ALL: &[Need] = &[
     ),
     need(
         Purpose::Checks,
+        "btrfs-progs",
+        "mkfs.btrfs",
+        "btrfs to read in tests",
+    ),
+    need(
+        Purpose::Checks,
         "partclone",
         "partclone.ext4",
         "a second opinion on used blocks",
