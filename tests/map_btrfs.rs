@@ -70,8 +70,9 @@ const VARIANTS: &[Variant] = &[
     },
     Variant {
         after: |mounted| {
-            mounted.btrfs(&["filesystem", "resize", "1:-32M"]);
+            mounted.btrfs(&["filesystem", "resize", "1:-64M"]);
         },
+        size: 320 * MIB,
         ..variant("smaller_than_its_device", &[])
     },
     Variant {
