@@ -1,7 +1,7 @@
 //! Filesystems that come about in other ways than by mkfs.btrfs of this machine.
 
 use crate::damage::{Patched, root_of, set};
-use crate::fixture::{Fixture, MIB, Mounted, Variant, fill, map, variant};
+use crate::fixture::{Attached, Fixture, MIB, Mounted, Variant, fill, map, variant};
 use crate::map_support::mount::privileged;
 use crate::map_support::{
     Noise, arg, digests, make_tree, map_of, punch, run, soiled_file, try_run,
@@ -21,7 +21,7 @@ const BLOCK_GROUP_TREE: &str = concat!(
 );
 
 /// Punches what was filled, and proves that nobody notices.
-fn survives(images: &[PathBuf], at: &Path) {
+fn survives(images: &[PathBuf], at: &Path, unchanged: fn(&[PathBuf], &Path)) {
     let read = || {
         let mounted = Mounted::new(images, images.len(), at, "ro");
         digests(&mounted.at)
@@ -33,7 +33,7 @@ fn survives(images: &[PathBuf], at: &Path) {
         punch(image, &map.used.unwrap());
     }
     assert!(read() == files, "the files are others");
-    Mounted::new(images, images.len(), at, "").scrub();
+    unchanged(images, at);
 }
 
 #[test]
@@ -57,7 +57,9 @@ fn block_groups_in_their_own_tree() {
         &["inspect-internal", "dump-super", arg(&images[0])],
     );
     assert!(said.contains("BLOCK_GROUP_TREE"), "{said}");
-    survives(&images, &at);
+    survives(&images, &at, |images, at| {
+        Mounted::new(images, images.len(), at, "").scrub();
+    });
 }
 
 /// btrfs-convert lays a filesystem around the files of an ext4, which stay where they are.
@@ -84,11 +86,11 @@ fn converted_from_ext4() {
     run("e2fsck", &["-fp", arg(&image)]);
     run("btrfs-convert", &[arg(&image)]);
     let images = [image];
-    survives(&images, &dir.path().join("mnt"));
-    run(
-        "btrfs",
-        &["check", "--readonly", "--check-data-csum", arg(&images[0])],
-    );
+    // Not by a scrub: Linux 6.18 finds, and corrects, errors in any converted filesystem whose
+    // chunks do not end where an element of 64 KiB does.
+    survives(&images, &dir.path().join("mnt"), |images, _| {
+        Attached::new(images).check("after everything outside the map was overwritten");
+    });
 }
 
 /// A seed is a whole filesystem; what grew out of it is not, without it.
