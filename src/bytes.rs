@@ -40,9 +40,19 @@ pub(crate) fn read_u64le(bytes: &[u8], at: usize) -> u64 {
     u64::from_le_bytes(read_array(bytes, at))
 }
 
+/// A big-endian 16-bit field.
+pub(crate) fn read_u16be(bytes: &[u8], at: usize) -> u16 {
+    u16::from_be_bytes(read_array(bytes, at))
+}
+
 /// A big-endian 32-bit field.
 pub(crate) fn read_u32be(bytes: &[u8], at: usize) -> u32 {
     u32::from_be_bytes(read_array(bytes, at))
+}
+
+/// A big-endian 64-bit field.
+pub(crate) fn read_u64be(bytes: &[u8], at: usize) -> u64 {
+    u64::from_be_bytes(read_array(bytes, at))
 }
 
 /// Whether `magic` stands at `at`.

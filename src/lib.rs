@@ -26,13 +26,12 @@ pub mod ptable;
 pub mod qcow2;
 pub(crate) mod refusal;
 pub mod report;
-pub mod secrets;
 pub mod stick;
 pub mod store;
 pub mod tui;
 pub mod units;
 pub mod usedmap;
 pub mod vm;
-pub(crate) mod volume;
+pub mod volume;
 
 pub use error::{Error, Kind, Result};

@@ -512,11 +512,27 @@ fn the_document_is_the_one_that_docs_describe() {
     };
     let docs =
         fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/map-json.md")).unwrap();
+    let volume = serde_json::to_value(haulier::usedmap::MadeVolume {
+        name: "vg0/root".into(),
+        layout: "linear".into(),
+        members: vec!["/dev/sda partition 2".into()],
+        size_bytes: 1,
+        kind: RegionKind::Filesystem,
+        filesystem: None,
+        label: None,
+        uuid: None,
+        state: None,
+        policy: Policy::UsedBlocks,
+        reason: String::new(),
+        used_bytes: 1,
+    })
+    .unwrap();
     let mut described = 0;
     for key in keys(&json)
         .into_iter()
         .chain(keys(&json["disk"]))
         .chain(keys(&json["regions"][0]))
+        .chain(keys(&volume))
     {
         assert!(
             docs.contains(&format!("| `{key}` |")),
@@ -542,7 +558,8 @@ fn the_text_for_people_fits_a_console() {
     let server = Server::make();
     // The reasons of a dirty filesystem are the longest.
     let root = server.dir.path().join("part3");
-    debugfs(&root, server.dir.path(), &["feature needs_recovery".into()]);
+    let mounted = ["feature -has_journal", "set_super_value state 0"];
+    debugfs(&root, server.dir.path(), &mounted.map(Into::into));
     server
         .file()
         .write_all_at(&fs::read(&root).unwrap(), PLACES[2].0 * MIB)

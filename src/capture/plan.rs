@@ -7,7 +7,8 @@ use crate::error::{Error, Result};
 use crate::extent::Extent;
 use crate::qcow2::{CLUSTER_BYTES, Compression, Encoded, Encoder};
 use crate::units::ByteLen;
-use crate::usedmap::{DiskInfo, DiskMap};
+use crate::usedmap::{DiskInfo, DiskMap, map_disks};
+use crate::volume::crypt::Secrets;
 use serde::Serialize;
 
 /// How many clusters of a disk are compressed to tell how large its image will be.
@@ -48,11 +49,22 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// Reads the maps of `disks` and samples of their content. `free` is what the medium has left.
-    pub fn new(disks: &[Disk], free: ByteLen, compression: Compression) -> Result<Self> {
+    /// Reads the maps of `disks` and samples of their content. `free` is what the medium has left;
+    /// what `secrets` open is looked into.
+    pub fn new(
+        disks: &[Disk],
+        free: ByteLen,
+        compression: Compression,
+        secrets: &Secrets,
+    ) -> Result<Self> {
+        let sources: Vec<(&dyn ReadAt, DiskInfo)> = disks
+            .iter()
+            .map(|disk| (disk as &dyn ReadAt, DiskInfo::from(disk.identity())))
+            .collect();
         let disks = disks
             .iter()
-            .map(|disk| DiskPlan::new(disk, compression))
+            .zip(map_disks(&sources, secrets)?)
+            .map(|(disk, map)| DiskPlan::new(disk, map, compression))
             .collect::<Result<Vec<_>>>()?;
         let sum = |of: fn(&DiskPlan) -> u64| disks.iter().map(of).fold(0_u64, u64::saturating_add);
         let read_bytes = sum(|disk| disk.read_bytes);
@@ -112,9 +124,8 @@ impl Plan {
 }
 
 impl DiskPlan {
-    fn new(disk: &Disk, compression: Compression) -> Result<Self> {
+    fn new(disk: &Disk, map: DiskMap, compression: Compression) -> Result<Self> {
         let identity = disk.identity();
-        let map = DiskMap::of(disk, DiskInfo::from(identity))?;
         let used = &map.extents;
         let read_bytes = used.total().0;
         let clusters: Vec<Extent> = sample_places(disk, &map);

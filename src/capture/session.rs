@@ -11,6 +11,7 @@ use crate::report::{Level, Report};
 use crate::store::{CaptureDir, DiskRecord, Manifest, layout, manifest, seal};
 use crate::units::ByteLen;
 use crate::vm::{self, VmDisk, VmPlan};
+use crate::volume::crypt::Secrets;
 use crate::{say, warn};
 use std::path::{Path, PathBuf};
 
@@ -26,6 +27,8 @@ pub struct Request {
     pub disks: Vec<Disk>,
     /// The directory of the store.
     pub store: PathBuf,
+    /// What opens its encrypted volumes.
+    pub secrets: Secrets,
     /// How people know the medium that the store is on.
     pub medium: String,
     /// How.
@@ -119,7 +122,12 @@ pub fn run(request: &Request, log: &Log, report: &dyn Report) -> Result<Outcome>
         "Reading the used maps of {} disk(s)",
         request.disks.len()
     );
-    let plan = Plan::new(&request.disks, free, request.options.compression)?;
+    let plan = Plan::new(
+        &request.disks,
+        free,
+        request.options.compression,
+        &request.secrets,
+    )?;
     for line in plan.to_text().lines() {
         say!(report, "{line}");
     }

@@ -33,6 +33,11 @@ pub(super) enum Command {
         /// Logical sector of an image file, in bytes (a block device knows its own)
         #[arg(long, value_name = "BYTES", default_value_t = 512)]
         sector_size: u32,
+        /// Another disk of the same server: a volume may lie on several
+        #[arg(long = "with", value_name = "DISK")]
+        with: Vec<PathBuf>,
+        #[command(flatten)]
+        keys: KeyOptions,
     },
     /// Show what a capture would read and write; writes nothing
     Plan {
@@ -73,6 +78,19 @@ pub(super) enum Command {
     Appliance(ApplianceArgs),
 }
 
+/// What opens encrypted volumes, in memory: only what is in use inside is then copied, and the copy
+/// stays encrypted.
+#[derive(Debug, Clone, Default, Args)]
+pub struct KeyOptions {
+    /// A file whose content opens an encrypted volume: its key, passphrase, .BEK file or BitLocker
+    /// recovery key
+    #[arg(long = "key-file", visible_alias = "key-files", value_name = "FILE")]
+    pub key_files: Vec<PathBuf>,
+    /// Ask for a passphrase or BitLocker recovery key
+    #[arg(long)]
+    pub passphrase: bool,
+}
+
 /// What to capture and how: the same words everywhere.
 #[derive(Debug, Clone, Args)]
 pub struct CaptureOptions {
@@ -88,6 +106,9 @@ pub struct CaptureOptions {
     /// Do not read the capture back and compare it with what was read
     #[arg(long)]
     pub no_verify: bool,
+    /// What opens its encrypted volumes.
+    #[command(flatten)]
+    pub keys: KeyOptions,
 }
 
 /// What the appliance does by itself.

@@ -1,8 +1,8 @@
 //! What each command does, in the terms of the stations.
 
-use super::args::{CaptureOptions, Command, ImportArgs};
+use super::args::{CaptureOptions, Command, ImportArgs, KeyOptions};
 use crate::capture::{self, Plan, Request};
-use crate::device::Disk;
+use crate::device::{Disk, ReadAt};
 use crate::error::{Error, Kind, Result};
 use crate::exit::Exit;
 use crate::inventory::Machine;
@@ -13,11 +13,14 @@ use crate::report::{Report, Tee};
 use crate::store;
 use crate::store::list::State;
 use crate::units::{ByteLen, SectorSize};
-use crate::usedmap::{DiskInfo, DiskMap};
+use crate::usedmap::{DiskInfo, map_disks};
+use crate::volume::crypt::{Secrets, mistyped_recovery_group};
 use crate::{import, say, warn};
+use console::Term;
 use serde::Serialize;
 use std::io::{IsTerminal, Write, stderr, stdin, stdout};
 use std::path::{Path, PathBuf};
+use zeroize::Zeroizing;
 
 /// Runs one command.
 pub(super) fn run(command: Command) -> Result<Exit> {
@@ -27,7 +30,9 @@ pub(super) fn run(command: Command) -> Result<Exit> {
             disk,
             json,
             sector_size,
-        } => map(&disk, json, sector_size),
+            with,
+            keys,
+        } => map(&disk, &with, json, sector_size, &keys),
         Command::Plan { to, json, options } => plan(&to, json, &options),
         Command::Capture { to, options } => capture(to, options),
         Command::List { store, json } => list(&store, json),
@@ -77,11 +82,50 @@ fn inventory(json: bool) -> Result<Exit> {
     Ok(Exit::Done)
 }
 
-fn map(path: &Path, json: bool, sector_size: u32) -> Result<Exit> {
+/// What the words say that opens encrypted volumes; a passphrase is asked for on the terminal.
+fn secrets(keys: &KeyOptions) -> Result<Secrets> {
+    let mut secrets = Secrets::new();
+    for path in &keys.key_files {
+        secrets.append(Secrets::from_key_file(path)?);
+    }
+    if keys.passphrase {
+        let asking = |e| Error::io("asking for the passphrase", e);
+        let terminal = Term::stderr();
+        terminal
+            .write_str("Passphrase or recovery key: ")
+            .map_err(asking)?;
+        let typed = Zeroizing::new(terminal.read_secure_line().map_err(asking)?);
+        if let Some(group) = mistyped_recovery_group(&typed) {
+            return Err(Error::refused(format!(
+                "group {group} of the BitLocker recovery key is mistyped: each group of six digits \
+                 is a multiple of 11"
+            )));
+        }
+        secrets.append(Secrets::from_passphrase(&typed));
+    }
+    Ok(secrets)
+}
+
+fn map(
+    path: &Path,
+    with: &[PathBuf],
+    json: bool,
+    sector_size: u32,
+    keys: &KeyOptions,
+) -> Result<Exit> {
     let sector = SectorSize::new(sector_size)
         .ok_or_else(|| Error::refused(format!("a sector cannot have {sector_size} bytes")))?;
-    let disk = Disk::open(path)?.with_sector_size(sector);
-    let map = DiskMap::of(&disk, DiskInfo::from(disk.identity()))?;
+    let open = |path: &Path| Ok(Disk::open(path)?.with_sector_size(sector));
+    let mut disks = vec![open(path)?];
+    for path in with {
+        disks.push(open(path)?);
+    }
+    let sources: Vec<(&dyn ReadAt, DiskInfo)> = disks
+        .iter()
+        .map(|disk| (disk as &dyn ReadAt, DiskInfo::from(disk.identity())))
+        .collect();
+    let mut maps = map_disks(&sources, &secrets(keys)?)?;
+    let map = maps.swap_remove(0);
     if json {
         print_json(&map)?
     } else {
@@ -111,7 +155,12 @@ fn plan(to: &Path, json: bool, options: &CaptureOptions) -> Result<Exit> {
     for disk in &disks {
         disk.refuse_if_in_use()?;
     }
-    let plan = Plan::new(&disks, capture::free_space(to)?, options.compression)?;
+    let plan = Plan::new(
+        &disks,
+        capture::free_space(to)?,
+        options.compression,
+        &secrets(&options.keys)?,
+    )?;
     if json {
         print_json(&plan)?
     } else {
@@ -130,6 +179,7 @@ fn capture(to: PathBuf, options: CaptureOptions) -> Result<Exit> {
         disks: open_disks(&options)?,
         medium: to.display().to_string(),
         store: to,
+        secrets: secrets(&options.keys)?,
         options,
     };
     let outcome = capture::run(&request, &log, &report)?;

@@ -10,7 +10,7 @@
 use super::{Extent, ExtentList};
 
 /// Runs kept of one filesystem: 32 MiB of them.
-const MAX_RUNS: usize = 2 << 20;
+pub(crate) const MAX_RUNS: usize = 2 << 20;
 
 /// Takes runs in any order, best in ascending. When there are too many (tens of terabytes, badly
 /// fragmented), the smallest gaps between them are taken too: the map grows a little, its size in
@@ -28,7 +28,8 @@ impl RunCollector {
         Self::with_max_runs(MAX_RUNS)
     }
 
-    fn with_max_runs(max_runs: usize) -> Self {
+    /// For readers that keep several collections at a time.
+    pub(crate) fn with_max_runs(max_runs: usize) -> Self {
         Self {
             runs: Vec::new(),
             max_runs,

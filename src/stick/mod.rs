@@ -35,5 +35,5 @@ mod testing;
 pub mod cmdline;
 
 pub use identify::{Stick, boot_partuuid, identify, is_present};
-pub use mount::{MountedStore, STORE_PATH, Space, answers, open_store};
+pub use mount::{MountedStore, STORE_PATH, Space, answers, open_store, secrets};
 pub use sources::source_disks;

@@ -11,12 +11,13 @@ use crate::error::{Error, Kind, Result};
 use crate::report::Report;
 use crate::say;
 use crate::units::{ByteLen, ByteOffset};
+use crate::volume::crypt::Secrets;
 use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, UnmountFlags};
 use std::fs::File;
 use std::io::{ErrorKind, Read};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 /// Where the data partition is mounted.
 pub const STORE_PATH: &str = "/run/haulier/store";
@@ -193,6 +194,38 @@ fn detach(path: &Path) -> Result<()> {
 /// # Errors
 /// When the ESP cannot be read; `Refused` when the file is over 64 KiB or not UTF-8.
 pub fn answers(stick: &Stick) -> Result<Option<String>> {
+    with_esp(stick, |folder| read_answers(&folder.join(ANSWER_FILE)))
+}
+
+/// What the key files that an answer file names hold; they are files of the stick's ESP.
+///
+/// # Errors
+/// When the ESP or a file cannot be read; `Refused` for a name that leads out of the stick.
+pub fn secrets(stick: &Stick, names: &[PathBuf]) -> Result<Secrets> {
+    if names.is_empty() {
+        return Ok(Secrets::new());
+    }
+    for name in names {
+        let inside = |part| matches!(part, Component::Normal(_));
+        if !name.components().all(inside) {
+            return Err(Error::refused(format!(
+                "the key file {} is not named from the top of the stick's EFI system partition",
+                name.display()
+            ))
+            .advise("Write it like keys/server.key"));
+        }
+    }
+    with_esp(stick, |folder| {
+        let mut secrets = Secrets::new();
+        for name in names {
+            secrets.append(Secrets::from_key_file(&folder.join(name))?);
+        }
+        Ok(secrets)
+    })
+}
+
+/// Has the stick's ESP mounted, read-only, for `look`.
+fn with_esp<T>(stick: &Stick, look: impl FnOnce(&Path) -> Result<T>) -> Result<T> {
     let _pin = stick.open_to_read()?;
     let number = stick.guids().esp_number;
     let node = partition::node(stick, number)?;
@@ -201,10 +234,10 @@ pub fn answers(stick: &Stick) -> Result<Option<String>> {
         detach(folder)?;
     }
     mount(&node.path, folder, "vfat", MountFlags::RDONLY).map_err(|e| e.on(stick.describe()))?;
-    let text = read_answers(&folder.join(ANSWER_FILE)).map_err(|e| e.on(stick.describe()));
+    let seen = look(folder).map_err(|e| e.on(stick.describe()));
     rustix::mount::unmount(folder, UnmountFlags::empty())
         .map_err(|e| Error::io("unmounting the ESP", e).on(stick.describe()))?;
-    text
+    seen
 }
 
 fn read_answers(path: &Path) -> Result<Option<String>> {

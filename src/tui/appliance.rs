@@ -4,7 +4,7 @@ use super::console::Consoles;
 use crate::capture::{self, Outcome, Request};
 use crate::cli::answers;
 use crate::cli::args::{After, AnswerArgs, ApplianceArgs, CaptureOptions};
-use crate::device::Disk;
+use crate::device::{Disk, ReadAt};
 use crate::error::{Error, Kind, Result};
 use crate::exit::Exit;
 use crate::inventory::Machine;
@@ -15,7 +15,8 @@ use crate::report::{Level, Report, Tee};
 use crate::stick::cmdline::Cmdline;
 use crate::stick::{self, Stick};
 use crate::units::ByteLen;
-use crate::usedmap::{DiskInfo, DiskMap};
+use crate::usedmap::{DiskInfo, map_disks};
+use crate::volume::crypt::{Secrets, mistyped_recovery_group};
 use crate::{say, warn};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -119,6 +120,13 @@ fn ask_end(consoles: &Consoles, lines: &dyn Report) -> &'static str {
     }
 }
 
+/// What is to be captured, and how.
+struct Choice {
+    disks: Vec<Disk>,
+    secrets: Secrets,
+    options: CaptureOptions,
+}
+
 struct Appliance<'a> {
     consoles: &'a Consoles,
     log: &'a Log,
@@ -170,27 +178,35 @@ impl Appliance<'_> {
     fn capture(&self, stick: &Stick, answers: &AnswerArgs) -> Result<Outcome> {
         let machine = self.show_machine();
         let all = numbered(&machine, stick::source_disks(stick, self.lines)?);
-        let mut options = answers.capture.clone();
-        let mut disks = self.choose(&all, &options)?;
-        self.show_disks(&all, &disks)?;
+        let options = answers.capture.clone();
+        if answers.unattended && options.keys.passphrase {
+            return Err(Error::refused(
+                "an unattended capture cannot ask for a passphrase: leave 'passphrase' out of the \
+                 answers",
+            )
+            .advise("Put the key into a file on the stick and name it with key-files"));
+        }
+        let mut choice = Choice {
+            disks: self.choose(&all, &options)?,
+            secrets: stick::secrets(stick, &options.keys.key_files)?,
+            options,
+        };
+        if choice.options.keys.passphrase {
+            self.ask_secret(&mut choice.secrets)?;
+        }
+        self.show_disks(&all, &choice)?;
         if !answers.unattended
-            && let Some(after) = self.ask(&all, &mut disks, &mut options)?
+            && let Some(after) = self.ask(&all, &mut choice)?
         {
             return leave(after);
         }
-        self.write(stick, machine, disks, &options, answers.unattended)
+        self.write(stick, machine, choice, answers.unattended)
     }
 
-    /// Until Enter: the choice is then in `disks` and `options`. Or what to do with the machine
-    /// instead of a capture.
-    fn ask(
-        &self,
-        all: &[(usize, PathBuf)],
-        disks: &mut Vec<Disk>,
-        options: &mut CaptureOptions,
-    ) -> Result<Option<&'static str>> {
+    /// Until Enter: the choice is then made. Or what to do with the machine instead of a capture.
+    fn ask(&self, all: &[(usize, PathBuf)], choice: &mut Choice) -> Result<Option<&'static str>> {
         loop {
-            self.show_keys(disks.len());
+            self.show_keys(choice.disks.len());
             self.consoles.forget_typed();
             let reading = |e| Error::io("reading the consoles", e);
             let Some(line) = self.consoles.read_line(None).map_err(reading)? else {
@@ -201,13 +217,17 @@ impl Appliance<'_> {
                 ("p", _) => return Ok(Some("poweroff")),
                 ("r", _) => return Ok(Some("reboot")),
                 ("n", name) if !name.trim().is_empty() => {
-                    options.name = Some(name.trim().to_owned());
+                    choice.options.name = Some(name.trim().to_owned());
                     say!(self.lines, "The machine will be called {}", name.trim());
+                }
+                ("k", "") => {
+                    self.ask_secret(&mut choice.secrets)?;
+                    self.show_disks(all, choice)?;
                 }
                 _ => match chosen(&line, all) {
                     Some(chosen) => {
-                        *disks = open_all(&chosen)?;
-                        self.show_disks(all, disks)?;
+                        choice.disks = open_all(&chosen)?;
+                        self.show_disks(all, choice)?;
                     }
                     None => say!(
                         self.lines,
@@ -218,6 +238,31 @@ impl Appliance<'_> {
         }
     }
 
+    /// Asks for a passphrase, which is not shown as it is typed. Empty: there is none.
+    fn ask_secret(&self, secrets: &mut Secrets) -> Result<()> {
+        say!(
+            self.lines,
+            "\nPassphrase or BitLocker recovery key of an encrypted volume (not shown as you \
+             type;\nonly Enter: none):"
+        );
+        let typed = self
+            .consoles
+            .read_secret()
+            .map_err(|e| Error::io("reading the consoles", e))?;
+        if typed.is_empty() {
+            return Ok(());
+        }
+        if let Some(group) = mistyped_recovery_group(&typed) {
+            say!(
+                self.lines,
+                "Group {group} of that recovery key is mistyped: type k to try again"
+            );
+            return Ok(());
+        }
+        secrets.append(Secrets::from_passphrase(&typed));
+        Ok(())
+    }
+
     fn show_keys(&self, disks: usize) {
         let what = match disks {
             1 => "this disk".to_owned(),
@@ -226,7 +271,7 @@ impl Appliance<'_> {
         say!(
             self.lines,
             "Enter: capture {what}   0 2: only disks 0 and 2   n NAME: call the machine so\n\
-             p: power off   r: restart the machine"
+             k: give the passphrase of an encrypted volume   p: power off   r: restart the machine"
         );
     }
 
@@ -256,15 +301,20 @@ impl Appliance<'_> {
         capture::find_disks(&options.disks, &paths)
     }
 
-    fn show_disks(&self, all: &[(usize, PathBuf)], disks: &[Disk]) -> Result<()> {
+    fn show_disks(&self, all: &[(usize, PathBuf)], choice: &Choice) -> Result<()> {
         say!(self.lines, "\nTo be captured:");
-        for disk in disks {
+        let sources: Vec<(&dyn ReadAt, DiskInfo)> = choice
+            .disks
+            .iter()
+            .map(|disk| (disk as &dyn ReadAt, DiskInfo::from(disk.identity())))
+            .collect();
+        let maps = map_disks(&sources, &choice.secrets)?;
+        for (disk, map) in choice.disks.iter().zip(maps) {
             let identity = disk.identity();
             let number = all
                 .iter()
                 .find(|(_, path)| *path == identity.path)
                 .map_or_else(|| "-".to_owned(), |(number, _)| number.to_string());
-            let map = DiskMap::of(disk, DiskInfo::from(identity))?;
             let most = if map.nonzero_only().is_empty() {
                 ""
             } else {
@@ -288,8 +338,7 @@ impl Appliance<'_> {
         &self,
         stick: &Stick,
         machine: Machine,
-        disks: Vec<Disk>,
-        options: &CaptureOptions,
+        choice: Choice,
         unattended: bool,
     ) -> Result<Outcome> {
         let store = stick::open_store(stick, self.lines)?;
@@ -299,10 +348,11 @@ impl Appliance<'_> {
         let report = Tee(vec![shown, self.log]);
         let request = Request {
             machine,
-            disks,
+            disks: choice.disks,
             store: store.path().to_owned(),
             medium: format!("the stick {}", stick.describe()),
-            options: options.clone(),
+            secrets: choice.secrets,
+            options: choice.options,
         };
         match capture::run(&request, self.log, &report) {
             Ok(outcome) => {

@@ -9,6 +9,7 @@ use std::io::{self, Read, Write};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
+use zeroize::Zeroizing;
 
 /// The width that every console has; a serial line does not know its own.
 pub const WIDTH: u16 = 80;
@@ -47,8 +48,42 @@ impl Consoles {
         }
     }
 
-    /// The next line typed on any console, without its end; `None` after `timeout`.
+    /// The next line typed on any console, without its end and the blanks around it; `None` after
+    /// `timeout`.
     pub fn read_line(&self, timeout: Option<Duration>) -> io::Result<Option<String>> {
+        let line = self.read_whole_line(timeout)?;
+        Ok(line.map(|line| line.trim().to_owned()))
+    }
+
+    /// The next line typed on any console, exactly, and not shown on any of them.
+    pub fn read_secret(&self) -> io::Result<Zeroizing<String>> {
+        self.set_echo(false);
+        self.forget_typed();
+        let line = loop {
+            match self.read_whole_line(None) {
+                Ok(Some(line)) => break Ok(Zeroizing::new(line)),
+                Ok(None) => {}
+                Err(error) => break Err(error),
+            }
+        };
+        self.set_echo(true);
+        let line = line?;
+        Ok(Zeroizing::new(
+            line.trim_end_matches(['\r', '\n']).to_owned(),
+        ))
+    }
+
+    fn set_echo(&self, echo: bool) {
+        for console in self.lock().iter() {
+            if let Ok(mut modes) = rustix::termios::tcgetattr(console) {
+                modes.local_modes.set(LocalModes::ECHO, echo);
+                let _ = rustix::termios::tcsetattr(console, OptionalActions::Now, &modes);
+            }
+        }
+    }
+
+    /// As the terminal gives it, with its end.
+    fn read_whole_line(&self, timeout: Option<Duration>) -> io::Result<Option<String>> {
         let consoles: Vec<File> = self
             .lock()
             .iter()
@@ -72,13 +107,13 @@ impl Consoles {
                 continue;
             };
             // The terminal gives whole lines, so one read is one line.
-            let mut line = [0; 256];
+            let mut line = [0; 1024];
             match console.read(&mut line) {
                 // Ctrl-D or a line that hung up: nobody pressed Enter.
                 Ok(0) => std::thread::sleep(Duration::from_millis(200)),
                 Ok(count) => {
                     let text = String::from_utf8_lossy(line.get(..count).unwrap_or_default());
-                    return Ok(Some(text.trim().to_owned()));
+                    return Ok(Some(text.into_owned()));
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(error) => return Err(error),

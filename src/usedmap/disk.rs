@@ -10,9 +10,9 @@ use crate::device::{DiskIdentity, ReadAt};
 use crate::error::Result;
 use crate::extent::{Extent, ExtentList};
 use crate::ptable::Scheme;
-use crate::secrets::Secrets;
 use crate::units::{ByteLen, ByteOffset, SectorSize};
 use crate::volume::DiskIndex;
+use crate::volume::crypt::Secrets;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 

@@ -3,7 +3,7 @@
 
 use super::identify::{self, Signature};
 use super::region::{RegionKind, State};
-use super::{exfat, ext, fat, ntfs, swap};
+use super::{apfs, btrfs, exfat, ext, f2fs, fat, hfsplus, jfs, ntfs, reiserfs, swap, xfs};
 use crate::device::ReadAt;
 use crate::error::{Kind, Result};
 use crate::extent::ExtentList;
@@ -65,9 +65,16 @@ type Reader = fn(&dyn ReadAt) -> Filesystem;
 /// Who reads which signature (the names are those of `identify`).
 const READERS: &[(&str, Reader)] = &[
     (identify::EXT, ext::look),
-    ("exfat", exfat::look),
-    ("fat", fat::look),
+    (identify::XFS, xfs::look),
+    (identify::BTRFS, btrfs::look),
     ("ntfs", ntfs::look),
+    ("fat", fat::look),
+    ("exfat", exfat::look),
+    ("f2fs", f2fs::look),
+    ("hfs+", hfsplus::look),
+    ("apfs", apfs::look),
+    ("reiserfs", reiserfs::look),
+    ("jfs", jfs::look),
     (identify::SWAP, swap::look),
 ];
 
@@ -119,7 +126,11 @@ impl Finding {
     }
 
     /// What a reader said of a volume of `size` bytes.
-    fn read(signature: &Signature, filesystem: Filesystem, size: ByteLen) -> Result<Self> {
+    pub(super) fn read(
+        signature: &Signature,
+        filesystem: Filesystem,
+        size: ByteLen,
+    ) -> Result<Self> {
         let mut finding = Self::of(signature, "");
         if let Some(name) = filesystem.name {
             finding.filesystem = Some(name);

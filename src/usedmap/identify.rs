@@ -17,13 +17,18 @@ use crate::bytes::{has_magic, read_u8, read_u16le, read_u32be, read_u32le};
 use crate::device::ReadAt;
 use crate::error::Result;
 use crate::units::{ByteLen, ByteOffset};
+use crate::volume::crypt::is_bitlocker;
 
 /// The name for ext2, ext3 and ext4 before their features have been read.
 pub const EXT: &str = "ext";
+/// The name of btrfs.
+pub const BTRFS: &str = "btrfs";
 /// The name of Linux software RAID.
 pub const MD: &str = "md RAID";
 /// The name of LVM's physical volumes.
 pub const LVM2: &str = "LVM2";
+/// The name of XFS.
+pub const XFS: &str = "xfs";
 /// The name of swap space that is only swap space.
 pub const SWAP: &str = "swap";
 /// Page sizes that swap space has been made for.
@@ -54,8 +59,8 @@ use RegionKind::{Encrypted, Filesystem, VolumeManager};
 /// Signatures at a fixed distance from the start.
 const MAGICS: &[Magic] = &[
     Magic(0x438, &[0x53, 0xEF], EXT, Filesystem),
-    Magic(0, b"XFSB", "xfs", Filesystem),
-    Magic(0x1_0040, b"_BHRfS_M", "btrfs", Filesystem),
+    Magic(0x1_0040, b"_BHRfS_M", BTRFS, Filesystem),
+    Magic(0, b"XFSB", XFS, Filesystem),
     Magic(0x03, b"NTFS    ", "ntfs", Filesystem),
     Magic(0x03, b"EXFAT   ", "exfat", Filesystem),
     Magic(0x03, b"ReFS\0\0\0\0", "ReFS", Filesystem),
@@ -97,7 +102,6 @@ const MAGICS: &[Magic] = &[
     ),
     Magic(0xC00, b"PRIVHEAD", "Dynamic Disk", VolumeManager),
     Magic(0, b"LUKS\xBA\xBE", "LUKS", Encrypted),
-    Magic(0x03, b"-FVE-FS-", "BitLocker", Encrypted),
 ];
 
 const BCACHE: &[u8] = &[
@@ -139,7 +143,10 @@ pub fn identify(volume: &dyn ReadAt) -> Result<Vec<Signature>> {
             add(*name, *kind);
         }
     }
-    if is_fat(&head) {
+    if is_bitlocker(&head) {
+        // BitLocker To Go dresses up as FAT.
+        add("BitLocker", Encrypted);
+    } else if is_fat(&head) {
         add("fat", Filesystem);
     }
     if is_lvm2(&head) {

@@ -7,12 +7,14 @@
 //! is copied except where it is zero, and the region says why.
 //!
 //! `identify` names what is in a volume, one folder or file a filesystem answers which of its bytes
-//! are in use (`ext`, `swap`; `finding` lists them all), `disk` puts the answers together.
+//! are in use (`ext`, `swap`, `xfs`; `finding` lists them all), `disk` puts the answers together.
 //!
 //! A reader is a function `look(volume) -> Filesystem`. It reports used bytes only when it
 //! understands the filesystem and its counts agree; every other answer is a `Refusal` in words.
 
+mod apfs;
 mod bitmap;
+pub mod btrfs;
 mod compose;
 mod crc;
 mod disk;
@@ -20,17 +22,23 @@ mod divide;
 mod encrypted;
 mod exfat;
 pub mod ext;
+mod f2fs;
 mod fat;
 mod finding;
 mod firmware_raid;
+mod hfsplus;
 pub mod identify;
+mod jfs;
 mod made;
 mod node;
 mod ntfs;
+mod overlay;
 mod region;
+mod reiserfs;
 mod sets;
 mod swap;
 mod text;
+mod xfs;
 
 use crate::extent::collect;
 pub use disk::{DiskInfo, DiskMap, map_disks};

@@ -1,7 +1,8 @@
 //! Sets: volumes that mean something only together. A member says which set it belongs to; when all
 //! members that can be found have been, the set makes new volumes of them, or, for btrfs, its map.
 
-use super::finding::{Finding, Refusal};
+use super::btrfs;
+use super::finding::{Filesystem, Finding, Refusal};
 use super::identify::{self, Signature};
 use super::node::{Node, NodeId};
 use super::region::{RegionKind, State};
@@ -35,6 +36,7 @@ struct Waiting {
 enum Member {
     Md(md::Member),
     Lvm(lvm::Member),
+    Btrfs(btrfs::Member),
 }
 
 /// A set put together.
@@ -63,6 +65,12 @@ impl Member {
             [only] if only.name == identify::LVM2 => {
                 Some((only.name, lvm::member(volume).map(Self::Lvm)))
             }
+            // One that does not lie on several devices is a filesystem like any other, and so is
+            // one whose superblock is in doubt.
+            [only] if only.name == identify::BTRFS => {
+                let member = btrfs::member(volume).ok().filter(|m| m.num_devices > 1)?;
+                Some((only.name, Ok(Self::Btrfs(member))))
+            }
             _ => None,
         }
     }
@@ -71,6 +79,7 @@ impl Member {
         match self {
             Self::Md(_) => identify::MD,
             Self::Lvm(_) => identify::LVM2,
+            Self::Btrfs(_) => identify::BTRFS,
         }
     }
 
@@ -78,6 +87,7 @@ impl Member {
         match self {
             Self::Md(member) => format!("md {}", member.set()),
             Self::Lvm(member) => format!("lvm {}", member.set()),
+            Self::Btrfs(member) => format!("btrfs {}", member.fsid),
         }
     }
 
@@ -85,6 +95,10 @@ impl Member {
         match self {
             Self::Md(member) => member.set_name(),
             Self::Lvm(member) => member.set_name(),
+            Self::Btrfs(member) => member
+                .label
+                .clone()
+                .unwrap_or_else(|| member.fsid.hyphenated().to_string()),
         }
     }
 
@@ -92,12 +106,17 @@ impl Member {
         match self {
             Self::Md(member) => member.uuid(),
             Self::Lvm(member) => member.uuid(),
+            Self::Btrfs(member) => member.fsid.hyphenated().to_string(),
         }
     }
 
     fn finding(&self, reason: impl Into<String>) -> Finding {
+        let kind = match self {
+            Self::Btrfs(_) => RegionKind::Filesystem,
+            Self::Md(_) | Self::Lvm(_) => RegionKind::VolumeManager,
+        };
         Finding {
-            kind: RegionKind::VolumeManager,
+            kind,
             filesystem: Some(self.signature().into()),
             label: Some(self.set_name()),
             uuid: Some(self.uuid()),
@@ -120,6 +139,8 @@ impl Sets {
         };
         let member = match member {
             Ok(member) => member,
+            // What is left over of an array, and something newer beside it.
+            Err(_) if signatures.len() > 1 => return Err(TakeError::NotAMember),
             Err(refusal) => {
                 let finding = Finding {
                     kind: RegionKind::VolumeManager,
@@ -130,6 +151,14 @@ impl Sets {
                 return Ok(Some(finding));
             }
         };
+        if let Member::Md(md) = &member
+            && md.may_be_stale()
+        {
+            let reason = "a member of an array without copies or parity whose superblock is at \
+                          its end: it could be left over from one that was given up, so \
+                          everything is copied except zeros";
+            return Ok(Some(member.finding(reason)));
+        }
         let key = member.key();
         let set = self.sets.iter_mut().find(|set| set.key == key);
         let waiting = Waiting { id, member };
@@ -221,6 +250,7 @@ impl Set {
         let volume = |id: NodeId| nodes.get(id.0).map(|node| Arc::clone(&node.volume));
         let mut all_md: Vec<(md::Member, SharedVolume<'a>)> = Vec::new();
         let mut all_lvm: Vec<(lvm::Member, SharedVolume<'a>)> = Vec::new();
+        let mut all_btrfs: Vec<(u64, SharedVolume<'a>)> = Vec::new();
         for waiting in &self.members {
             let Some(volume) = volume(waiting.id) else {
                 continue;
@@ -228,7 +258,13 @@ impl Set {
             match &waiting.member {
                 Member::Md(member) => all_md.push((member.clone(), volume)),
                 Member::Lvm(member) => all_lvm.push((member.clone(), volume)),
+                Member::Btrfs(member) => {
+                    all_btrfs.push((member.num_devices, Arc::clone(&volume)));
+                }
             }
+        }
+        if !all_btrfs.is_empty() {
+            return self.btrfs(&all_btrfs);
         }
         let assembly = if all_lvm.is_empty() {
             md::assemble(all_md)?
@@ -236,6 +272,41 @@ impl Set {
             lvm::assemble(all_lvm)?
         };
         Ok(self.findings(assembly, nodes))
+    }
+
+    /// btrfs does without volumes of its own: it maps all its devices at once.
+    fn btrfs<'a>(&self, all: &[(u64, SharedVolume<'a>)]) -> Result<Assembled<'a>, Refusal> {
+        let devices: Vec<&dyn ReadAt> = all
+            .iter()
+            .map(|(_, volume)| volume as &dyn ReadAt)
+            .collect();
+        let mut answers = btrfs::look_all(&devices);
+        let found = u64::try_from(all.len()).unwrap_or(u64::MAX);
+        let wanted = all.iter().map(|(wanted, _)| *wanted).max().unwrap_or(0);
+        if found < wanted
+            && let Some(Filesystem {
+                verdict: Err(refusal),
+                ..
+            }) = answers.pop()
+        {
+            // The others may still come.
+            return Err(refusal);
+        }
+        let signature = Signature {
+            name: identify::BTRFS,
+            kind: RegionKind::Filesystem,
+        };
+        let findings = answers
+            .into_iter()
+            .zip(all)
+            .map(|(answer, (_, volume))| Finding::read(&signature, answer, volume.size()))
+            .collect::<Result<_>>()
+            .map_err(Refusal::Unreadable)?;
+        Ok(Assembled {
+            members: self.members.iter().map(|waiting| waiting.id).collect(),
+            findings,
+            volumes: Vec::new(),
+        })
     }
 
     fn findings<'a>(&self, assembly: Assembly<'a>, nodes: &[Node<'a>]) -> Assembled<'a> {

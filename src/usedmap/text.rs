@@ -1,6 +1,7 @@
 //! A map for people.
 
 use super::disk::DiskMap;
+use super::made::MadeVolume;
 use super::region::{Policy, Region, RegionKind, State};
 use crate::ptable::Scheme;
 use crate::units::ByteLen;
@@ -54,7 +55,7 @@ pub(super) fn render(map: &DiskMap) -> String {
                 &content(region),
                 &ByteLen(region.length_bytes).to_string(),
                 &taken(region),
-                state(region),
+                state(region.state),
             ],
         );
         if region.is_remarkable() {
@@ -63,6 +64,15 @@ pub(super) fn render(map: &DiskMap) -> String {
                 INDENT,
                 &format!("{}.", capitalised(&region.reason)),
             );
+        }
+    }
+    for volume in &map.volumes {
+        let (heading, size, taken) = volume_cells(volume);
+        row(&mut out, ["", &heading, &size, &taken, state(volume.state)]);
+        line(&mut out, INDENT, &format!("{}.", volume_place(volume)));
+        if is_remarkable(volume) {
+            let reason = capitalised(&volume.reason);
+            line(&mut out, INDENT, &format!("{reason}."));
         }
     }
     if others != ByteLen::ZERO {
@@ -103,15 +113,26 @@ pub(super) fn brief(map: &DiskMap) -> String {
             content(region),
             ByteLen(region.length_bytes).to_string(),
             taken(region),
-            state(region)
+            state(region.state)
         );
         let _ = writeln!(out, "{}", row.trim_end());
-        if !matches!(region.state, None | Some(State::Clean)) {
+        let locked = region.kind == RegionKind::Encrypted && region.state.is_none();
+        if locked || !matches!(region.state, None | Some(State::Clean)) {
             line(
                 &mut out,
                 INDENT,
                 &format!("{}.", capitalised(&region.reason)),
             );
+        }
+    }
+    for volume in &map.volumes {
+        let (heading, size, taken) = volume_cells(volume);
+        let state = state(volume.state);
+        let row = format!("{:>6} {heading:<28}{size:>12}{taken:>12}  {state}", "");
+        let _ = writeln!(out, "{}", row.trim_end());
+        if !matches!(volume.state, None | Some(State::Clean)) {
+            let reason = capitalised(&volume.reason);
+            line(&mut out, INDENT, &format!("{reason}."));
         }
     }
     out
@@ -126,6 +147,37 @@ fn is_shown(region: &Region) -> bool {
         RegionKind::Unknown => !small || region.policy == Policy::CopyAll,
         _ => true,
     }
+}
+
+/// A volume's name with what is in it, its size, and what of it is taken.
+fn volume_cells(volume: &MadeVolume) -> (String, String, String) {
+    let content = match volume.kind {
+        RegionKind::PartitionTable => "partitioned",
+        _ => volume.filesystem.as_deref().unwrap_or("unknown"),
+    };
+    // What is at the end of a name tells volumes apart: vg0/lv_root, vg0/lv_home.
+    let room = 27_usize.saturating_sub(content.chars().count() + 1);
+    let name: Vec<char> = volume.name.chars().flat_map(char::escape_debug).collect();
+    let cut = name.len().saturating_sub(room);
+    let name: String = name.into_iter().skip(cut).collect();
+    let used = ByteLen(volume.used_bytes);
+    let taken = match volume.policy {
+        Policy::CopyNonzero => format!("<= {used}"),
+        _ => used.to_string(),
+    };
+    let size = ByteLen(volume.size_bytes).to_string();
+    (format!("{name} {content}"), size, taken)
+}
+
+/// Where a volume lies: `linear, of /dev/sda partition 2`.
+fn volume_place(volume: &MadeVolume) -> String {
+    let text = format!("{} of {}", volume.layout, volume.members.join(", "));
+    capitalised(&text.escape_debug().to_string())
+}
+
+fn is_remarkable(volume: &MadeVolume) -> bool {
+    volume.state.is_some_and(|state| state != State::Clean)
+        || volume.policy == Policy::CopyNonzero && volume.size_bytes > ByteLen(1 << 20).0
 }
 
 fn content(region: &Region) -> String {
@@ -151,8 +203,8 @@ fn taken(region: &Region) -> String {
     }
 }
 
-fn state(region: &Region) -> &'static str {
-    match region.state {
+fn state(state: Option<State>) -> &'static str {
+    match state {
         Some(State::Clean) => "clean",
         Some(State::Dirty) => "dirty",
         Some(State::Damaged) => "damaged",

@@ -12,8 +12,17 @@
     clippy::indexing_slicing
 )]
 
+mod concat;
+pub mod crypt;
 pub(crate) mod lvm;
 pub(crate) mod md;
+mod raid;
+mod snapshot;
+mod thin;
+mod zeros;
+
+use concat::Concat;
+use zeros::Zeros;
 
 use crate::device::ReadAt;
 use crate::device::read::check_range;

@@ -1,6 +1,7 @@
 //! The project's own commands: in comes a checkout, out come an image, a demonstration, a verdict.
 
 mod demo;
+mod fuzz;
 mod image;
 mod steps;
 mod test;
@@ -37,6 +38,14 @@ enum Command {
         #[arg(long)]
         interactive: bool,
     },
+    /// Look for disks whose map is not sane
+    Fuzz {
+        /// One folder of tests/fuzz/corpus [default: one after the other]
+        target: Option<String>,
+        /// How long each is run
+        #[arg(long, default_value_t = 60, value_name = "N")]
+        seconds: u32,
+    },
     /// Run everything that CI runs
     Test {
         /// Only steps whose name contains this text
@@ -49,6 +58,7 @@ fn main() -> ExitCode {
         Command::Setup => setup::ensure(&Purpose::ALL, &say),
         Command::Image { relock, out } => image::run(relock, out),
         Command::Demo { interactive } => demo::run(interactive),
+        Command::Fuzz { target, seconds } => fuzz::run(target.as_deref(), seconds),
         Command::Test { filter } => test::run(filter.as_deref()),
     };
     match done {

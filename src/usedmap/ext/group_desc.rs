@@ -10,9 +10,11 @@
 
 use super::features::{INCOMPAT_64BIT, RO_COMPAT_GDT_CSUM, RO_COMPAT_METADATA_CSUM};
 use super::layout::BlockRun;
+use super::read_blocks;
 use super::superblock::Superblock;
 use crate::bytes::{read_u16le, read_u32le};
-use crate::usedmap::crc::{crc16, crc32c};
+use crate::device::ReadAt;
+use crate::usedmap::crc::{crc16, crc32c, matches_checksum};
 use crate::usedmap::finding::Refusal;
 
 const BLOCK_UNINIT: u16 = 0x2;
@@ -35,6 +37,18 @@ pub(super) struct GroupDesc {
 }
 
 impl GroupDesc {
+    /// The descriptor of one group, from where a mount reads it.
+    pub(super) fn read(volume: &dyn ReadAt, sb: &Superblock, group: u64) -> Result<Self, Refusal> {
+        let per_block = sb.descs_per_block();
+        let block = sb.desc_block(group.checked_div(per_block).unwrap_or(0));
+        let bytes = read_blocks(volume, sb, block, 1, || {
+            format!("reading the group descriptors in block {block}")
+        })?;
+        let nth = usize::try_from(group.checked_rem(per_block).unwrap_or(0)).unwrap_or(usize::MAX);
+        let bytes = bytes.chunks_exact(sb.desc_size).nth(nth);
+        Self::parse(sb, group, bytes.unwrap_or_default())
+    }
+
     /// `bytes` is exactly one descriptor.
     pub(super) fn parse(sb: &Superblock, group: u64, bytes: &[u8]) -> Result<Self, Refusal> {
         let wide = sb.features.has_incompat(INCOMPAT_64BIT);
@@ -63,7 +77,7 @@ impl GroupDesc {
         let bg_checksum = read_u16le(bytes, 0x1E);
 
         if let Some(sum) = checksum(sb, group, bytes)
-            && sum != bg_checksum
+            && !matches_checksum(sum, bg_checksum)
         {
             return Err(Refusal::Damaged(format!(
                 "the descriptor of group {group} does not match its checksum"
@@ -118,7 +132,7 @@ impl GroupDesc {
             .split_halves();
         let [stored_lo, stored_hi] = self.bitmap_checksum;
         // The high half is there only in descriptors long enough (EXT4_BG_BLOCK_BITMAP_CSUM_HI_END).
-        lo == stored_lo && (sb.desc_size < 0x3A || hi == stored_hi)
+        matches_checksum(lo, stored_lo) && (sb.desc_size < 0x3A || matches_checksum(hi, stored_hi))
     }
 
     /// The group's own metadata beside superblock and descriptors.

@@ -12,7 +12,7 @@ use super::features::{self, Features};
 use crate::bytes::{read_array, read_text, read_u8, read_u16le, read_u32le, read_u64le};
 use crate::device::ReadAt;
 use crate::units::ByteOffset;
-use crate::usedmap::crc::crc32c;
+use crate::usedmap::crc::{crc32c, matches_checksum};
 use crate::usedmap::finding::Refusal;
 use uuid::Uuid;
 
@@ -62,8 +62,26 @@ pub struct Superblock {
     pub(super) checksum_seed: u32,
     /// `s_mmp_block`, 0 if none.
     pub(super) mmp_block: u64,
+    /// `s_inodes_count`.
+    pub(super) inodes_count: u64,
+    /// `s_inodes_per_group`, never 0.
+    pub(super) inodes_per_group: u64,
+    /// Bytes an inode: a power of two, at most a block.
+    pub(super) inode_size: u64,
+    /// Where its journal is.
+    pub(super) journal: JournalPlace,
     state: u16,
-    external_journal: bool,
+}
+
+/// Where a filesystem's journal is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum JournalPlace {
+    /// It has none.
+    None,
+    /// In a file of its own: `s_journal_inum`.
+    Inode(u32),
+    /// On another volume with this UUID: `s_journal_uuid`.
+    Elsewhere(Uuid),
 }
 
 impl Superblock {
@@ -89,6 +107,7 @@ impl Superblock {
         let s_inode_size = read_u16le(bytes, 0x58);
         let s_uuid: [u8; 16] = read_array(bytes, 0x68);
         let s_reserved_gdt_blocks = read_u16le(bytes, 0xCE);
+        let s_journal_uuid: [u8; 16] = read_array(bytes, 0xD0);
         let s_journal_inum = read_u32le(bytes, 0xE0);
         let s_desc_size = read_u16le(bytes, 0xFE);
         let s_first_meta_bg = read_u32le(bytes, 0x104);
@@ -106,9 +125,11 @@ impl Superblock {
         };
 
         if features.has_incompat(features::INCOMPAT_JOURNAL_DEV) {
-            return Err(Refusal::Unsupported(
-                "the journal of another filesystem (an external journal device)".into(),
-            ));
+            return Err(Refusal::Unsupported(format!(
+                "the journal (UUID {}) of a filesystem that is on another disk: both have to be \
+                 captured",
+                Uuid::from_bytes(s_uuid)
+            )));
         }
         // Before the checksum: an unknown feature may change what is checked how.
         if let Some(unknown) = features.unknown() {
@@ -123,7 +144,7 @@ impl Superblock {
                 )));
             }
             let covered = bytes.get(..0x3FC).unwrap_or_default();
-            if crc32c(!0, [covered]) != s_checksum {
+            if !matches_checksum(crc32c(!0, [covered]), s_checksum) {
                 return Err(Refusal::Damaged(
                     "the superblock does not match its checksum".into(),
                 ));
@@ -242,9 +263,17 @@ impl Superblock {
             } else {
                 0
             },
+            inodes_count: u64::from(s_inodes_count),
+            inodes_per_group,
+            inode_size,
+            journal: if !features.has_compat(features::COMPAT_HAS_JOURNAL) {
+                JournalPlace::None
+            } else if s_journal_inum == 0 {
+                JournalPlace::Elsewhere(Uuid::from_bytes(s_journal_uuid))
+            } else {
+                JournalPlace::Inode(s_journal_inum)
+            },
             state: s_state,
-            external_journal: features.has_compat(features::COMPAT_HAS_JOURNAL)
-                && s_journal_inum == 0,
         })
     }
 
@@ -267,18 +296,30 @@ impl Superblock {
         }
     }
 
-    /// Refuses a filesystem whose bitmaps may lag behind its content.
-    pub(super) fn refuse_unless_clean(&self) -> Result<(), Refusal> {
-        if self.features.has_incompat(features::INCOMPAT_RECOVER) {
-            let journal = if self.external_journal {
-                "its journal, which is on another disk, holds"
-            } else {
-                "its journal holds"
-            };
-            return Err(Refusal::Dirty(format!(
-                "{journal} writes that have not reached their places, because the server was not \
-                 shut down (boot it once and power it off properly for a smaller copy)"
-            )));
+    /// Whether its journal has to be replayed before anything else is true.
+    pub(super) fn needs_recovery(&self) -> bool {
+        self.features.has_incompat(features::INCOMPAT_RECOVER)
+    }
+
+    /// Refuses a filesystem whose bitmaps may lag behind its content, unless its own journal says
+    /// what is missing.
+    pub(super) fn refuse_unless_replayable(&self) -> Result<(), Refusal> {
+        if self.needs_recovery() {
+            match self.journal {
+                JournalPlace::Inode(_) => {}
+                JournalPlace::Elsewhere(uuid) => {
+                    return Err(Refusal::Dirty(format!(
+                        "its journal, which is on another disk (UUID {uuid}), holds writes that \
+                         have not reached their places, because the server was not shut down (boot \
+                         it once and power it off properly for a smaller copy)"
+                    )));
+                }
+                JournalPlace::None => {
+                    return Err(Refusal::Damaged(
+                        "its superblock asks for a journal that it does not have".into(),
+                    ));
+                }
+            }
         }
         if self.state & STATE_ERROR != 0 {
             return Err(Refusal::Dirty(
@@ -287,7 +328,8 @@ impl Superblock {
                     .into(),
             ));
         }
-        if self.state & STATE_VALID == 0 {
+        // With a journal in use only its flag says whether it was unmounted.
+        if self.state & STATE_VALID == 0 && !self.needs_recovery() {
             return Err(Refusal::Dirty(
                 "it was not unmounted (boot the server once and power it off properly for a \
                  smaller copy)"
@@ -296,4 +338,16 @@ impl Superblock {
         }
         Ok(())
     }
+}
+
+/// The UUID of a volume that is only the journal of another filesystem, as that one names it.
+pub(super) fn uuid_of_journal_device(volume: &dyn ReadAt) -> Option<String> {
+    let mut bytes = [0; SUPERBLOCK_BYTES];
+    volume.read_at(ByteOffset(SUPERBLOCK_AT), &mut bytes).ok()?;
+    let incompat = read_u32le(&bytes, 0x60);
+    (incompat & features::INCOMPAT_JOURNAL_DEV != 0).then(|| {
+        Uuid::from_bytes(read_array(&bytes, 0x68))
+            .hyphenated()
+            .to_string()
+    })
 }

@@ -30,6 +30,9 @@ pub fn install(packages: &[&str], say: &dyn Fn(&str)) -> Result<()> {
         administrate(&mut apt_get(&options), say)?;
     }
     if !others.is_empty() {
+        if others.contains(&"hfsprogs") {
+            add_non_free("hfsprogs", say)?;
+        }
         let mut options = vec!["install"];
         options.extend(&others);
         administrate(&mut apt_get(&options), say)?;
@@ -69,11 +72,16 @@ fn candidate(policy: &str) -> Option<&str> {
         .find_map(|line| line.trim().strip_prefix("Candidate: "))
 }
 
+/// The name of the release, from `/etc/os-release`.
+fn codename(os_release: &str) -> Option<&str> {
+    os_release
+        .lines()
+        .find_map(|line| line.strip_prefix("VERSION_CODENAME="))
+}
+
 /// The name of the backports suite, for a version that was built for it (`…~bpo12+1`).
 fn backports(version: &str, os_release: &str) -> Option<String> {
-    let codename = os_release
-        .lines()
-        .find_map(|line| line.strip_prefix("VERSION_CODENAME="))?;
+    let codename = codename(os_release)?;
     version
         .contains("~bpo")
         .then(|| format!("{codename}-backports"))
@@ -86,11 +94,42 @@ fn add_suite(suite: &str, say: &dyn Fn(&str)) -> Result<()> {
         return Ok(());
     }
     let file = "/etc/apt/sources.list.d/haulier-backports.sources";
+    let why = "parts of QEMU on this machine came from here";
+    add_source(file, suite, "main", why, say)
+}
+
+/// Makes apt know Debian's non-free packages, if `package` is only there: what makes and checks
+/// HFS+ is under Apple's licence.
+fn add_non_free(package: &str, say: &dyn Fn(&str)) -> Result<()> {
+    let policy = run(tool("apt-cache").args(["policy", package]))?;
+    if candidate(&policy).is_some_and(|version| version != "(none)") {
+        return Ok(());
+    }
+    let release = std::fs::read_to_string("/etc/os-release").context("reading /etc/os-release")?;
+    let Some(codename) = codename(&release) else {
+        return Ok(());
+    };
+    let file = "/etc/apt/sources.list.d/haulier-non-free.sources";
+    let why = "what makes and checks HFS+ in tests is here";
+    add_source(file, codename, "non-free", why, say)?;
+    administrate(&mut apt_get(&["update"]), say)
+}
+
+/// Writes a source of packages for apt, of the mirror that the machine uses already.
+fn add_source(
+    file: &str,
+    suite: &str,
+    component: &str,
+    why: &str,
+    say: &dyn Fn(&str),
+) -> Result<()> {
     let uri = mirror()?;
-    say(&format!("Adding {suite} from {uri} as {file}"));
+    say(&format!(
+        "Adding {component} of {suite} from {uri} as {file}"
+    ));
     let text = format!(
-        "# Added by `cargo xtask`: parts of QEMU on this machine came from here.\n\
-         Types: deb\nURIs: {uri}\nSuites: {suite}\nComponents: main\n\
+        "# Added by `cargo xtask`: {why}.\n\
+         Types: deb\nURIs: {uri}\nSuites: {suite}\nComponents: {component}\n\
          Signed-By: /usr/share/keyrings/debian-archive-keyring.gpg\n"
     );
     let draft = tempfile::NamedTempFile::new().context("drafting an apt source")?;

@@ -221,6 +221,12 @@ pub const ALL: &[Need] = &[
     ),
     need(
         Purpose::Checks,
+        "xfsprogs",
+        "mkfs.xfs",
+        "XFS to read in tests",
+    ),
+    need(
+        Purpose::Checks,
         "gdisk",
         "sgdisk",
         "a second opinion on partition tables",
@@ -254,6 +260,43 @@ pub const ALL: &[Need] = &[
         "exfat-fuse",
         "mount.exfat-fuse",
         "writing to it",
+    ),
+    need(
+        Purpose::Checks,
+        "user-mode-linux",
+        "linux.uml",
+        "drivers that this machine's kernel lacks, for filling filesystems in tests",
+    ),
+    need(Purpose::Checks, "kmod", "modprobe", "loading those drivers"),
+    need(
+        Purpose::Checks,
+        "f2fs-tools",
+        "mkfs.f2fs",
+        "F2FS to read in tests",
+    ),
+    need(
+        Purpose::Checks,
+        "hfsprogs",
+        "mkfs.hfsplus",
+        "HFS+ to read in tests",
+    ),
+    need(
+        Purpose::Checks,
+        "apfsprogs",
+        "mkapfs",
+        "APFS to read in tests",
+    ),
+    need(
+        Purpose::Checks,
+        "reiserfsprogs",
+        "mkreiserfs",
+        "ReiserFS to read in tests",
+    ),
+    need(
+        Purpose::Checks,
+        "jfsutils",
+        "mkfs.jfs",
+        "JFS to read in tests",
     ),
 ];
 

@@ -1,4 +1,0 @@
-//! x
-/// x
-#[derive(Debug, Default)]
-pub struct Secrets;

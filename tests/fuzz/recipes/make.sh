@@ -1,0 +1,73 @@
+#!/bin/sh
+# Makes the seeds of the corpus again: tests/fuzz/recipes/make.sh SQUEEZE CORPUS
+# SQUEEZE is the program of that name (cargo build --manifest-path tests/fuzz/Cargo.toml), CORPUS
+# the folder to write to. Needs e2fsprogs and util-linux. What a fuzzer has found is not made here:
+# such files are named by what they showed.
+set -eu
+squeeze=$(realpath "$1")
+corpus=$(realpath "$2")
+PATH=$PATH:/usr/sbin:/sbin
+scratch=$(mktemp -d)
+trap 'rm -rf "$scratch"' EXIT
+cd "$scratch"
+mkdir tree
+for n in 1 2 3 4 5 6 7 8 9; do head -c "${n}000" /dev/zero > "tree/f$n"; done
+
+keep() { # TARGET NAME [SECTOR]
+    mkdir -p "$corpus/$1"
+    "$squeeze" disk.img "$corpus/$1/$2" "${3:-512}"
+    rm -f disk.img
+}
+ext() { # NAME SIZE mke2fs-arguments...
+    name=$1 size=$2
+    shift 2
+    truncate -s "$size" disk.img
+    mke2fs -q -F -F -d tree "$@" disk.img
+    keep ext "$name"
+}
+journal() { # NAME mke2fs-features open
+    truncate -s 16M disk.img
+    mke2fs -q -F -F -b 1024 -N 64 -J size=1 -t ext4 -O "$2" disk.img
+    head -c 4096 /dev/zero | tr '\0' 'x' > four
+    {
+        echo "$3"
+        echo "journal_write -b 9000,9001,9002,9003 four"
+        echo "journal_write -r 9001,9002"
+        echo "journal_write -b 9002 four"
+        echo "journal_close"
+    } > commands
+    debugfs -w -f commands disk.img > /dev/null 2>&1
+    keep ext_journal "$1"
+}
+
+ext ext4 8M -t ext4 -b 1024 -N 64 -J size=1
+ext ext2 4M -t ext2 -b 1024 -N 64
+ext bigalloc 16M -t ext4 -b 1024 -N 64 -O bigalloc,^has_journal,^resize_inode -C 8192
+ext meta_bg 16M -t ext4 -b 1024 -N 64 -O meta_bg,^has_journal,^resize_inode
+ext no_checksums 8M -t ext4 -b 1024 -N 64 -O ^metadata_csum,^64bit,^has_journal
+ext uninit_bg 32M -t ext4 -b 1024 -g 8192 -N 64 -O ^metadata_csum,uninit_bg,^has_journal
+ext mmp 8M -t ext4 -b 1024 -N 64 -O mmp,^has_journal
+ext sparse_super2 32M -t ext4 -b 1024 -N 64 -O sparse_super2,^has_journal,^resize_inode
+journal v3 metadata_csum,64bit "journal_open -c -v 3"
+journal v2 ^metadata_csum,64bit "journal_open -c -v 2"
+journal v1 ^metadata_csum,64bit "journal_open -c -v 1"
+journal none ^metadata_csum,^64bit journal_open
+truncate -s 16M disk.img
+mke2fs -q -F -F -b 1024 -N 64 -J size=1 -t ext3 disk.img
+debugfs -w -R "feature needs_recovery" disk.img > /dev/null 2>&1
+keep ext_journal indirect
+
+truncate -s 1M disk.img
+mkswap -q disk.img
+keep swap swap
+
+truncate -s 16M disk.img
+printf 'label: gpt\n2048,2048,L\n4096,4096,S\n10240,,L\n' | sfdisk -q disk.img
+keep disk gpt
+truncate -s 16M disk.img
+printf 'label: dos\n2048,2048,83\n4096,4096,82\n10240,20000,5\n12288,2048,83\n16384,2048,83\n' | sfdisk -q disk.img
+keep disk mbr_logical
+truncate -s 16M disk.img
+printf 'label: gpt\n256,256,L\n' | sfdisk -q --sector-size 4096 disk.img 2>/dev/null ||
+    printf 'label: gpt\n2048,2048,L\n' | sfdisk -q disk.img
+keep disk gpt_4096 4096
