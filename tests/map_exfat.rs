@@ -27,11 +27,16 @@ const MIB: u64 = 1 << 20;
 #[derive(Clone, Copy)]
 struct Variant {
     name: &'static str,
+    mib: u64,
     mkfs: &'static [&'static str],
 }
 
 const fn variant(name: &'static str, mkfs: &'static [&'static str]) -> Variant {
-    Variant { name, mkfs }
+    Variant {
+        name,
+        mib: 64,
+        mkfs,
+    }
 }
 
 const VARIANTS: &[Variant] = &[
@@ -39,7 +44,10 @@ const VARIANTS: &[Variant] = &[
     variant("sectors", &["-c", "512"]),
     variant("c_4_kib", &["-c", "4K"]),
     variant("c_32_kib", &["-c", "32K"]),
-    variant("c_1_mib", &["-c", "1M"]),
+    Variant {
+        mib: 320,
+        ..variant("c_1_mib", &["-c", "1M"])
+    },
     variant("packed", &["--pack-bitmap"]),
     variant("aligned", &["-b", "64K"]),
 ];
@@ -64,7 +72,7 @@ impl Fixture {
     fn make(variant: Variant) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let image = dir.path().join("disk.img");
-        soiled_file(&image, 64 * MIB, 0xEE);
+        soiled_file(&image, variant.mib * MIB, 0xEE);
         let args = [&["-L", variant.name], variant.mkfs, &[arg(&image)]].concat();
         run("mkfs.exfat", &args);
         let mounted = mount(&image, dir.path(), "");

@@ -49,11 +49,11 @@ const fn variant(
 const VARIANTS: &[Variant] = &[
     variant("floppy", "fat12", 1440 * KIB, &[]),
     variant("fat12", "fat12", 16 * MIB, &["-F", "12", "-s", "16"]),
-    // Just below and above the limit between 12 and 16 bits.
+    // 4084 clusters, the most.
     variant(
         "fat12_at_its_limit",
         "fat12",
-        16 * MIB + 96 * KIB,
+        16 * MIB - 16 * KIB,
         &["-s", "8", "-F", "12"],
     ),
     variant("fat16", "fat16", 48 * MIB, &["-F", "16"]),
@@ -87,13 +87,6 @@ const VARIANTS: &[Variant] = &[
         "fat32",
         300 * MIB,
         &["-F", "32", "-S", "4096", "-s", "1"],
-    ),
-    // Some make an EFI system partition so, against the specification.
-    variant(
-        "fat32_of_few_clusters",
-        "fat32",
-        32 * MIB,
-        &["-F", "32", "-s", "1"],
     ),
 ];
 
@@ -229,7 +222,43 @@ macro_rules! hole_punch {
 
 hole_punch! {
     floppy fat12 fat12_at_its_limit fat16 fat16_one_table fat16_sectors_of_4_kib fat32 fat32_one_table
-    fat32_clusters_of_4_kib fat32_sectors_of_4_kib fat32_of_few_clusters
+    fat32_clusters_of_4_kib fat32_sectors_of_4_kib
+}
+
+/// Some make an EFI system partition so, against the specification; Linux, Windows and fsck.fat read
+/// it as FAT32. mtools do not, so the filesystem is made larger, and its size taken back.
+#[test]
+fn fat32_of_fewer_clusters_than_the_specification_wants() {
+    const SHRUNK: u64 = 30 * MIB;
+    let variant = VARIANTS.iter().find(|variant| variant.name == "fat32");
+    let fixture = Fixture::make(*variant.unwrap());
+    let whole = map_of(&fixture.image).extents;
+    let resize = |bytes: u64| {
+        let sectors = u32::try_from(bytes / 512).unwrap().to_le_bytes();
+        let file = fs::OpenOptions::new().write(true).open(&fixture.image);
+        let file = file.unwrap();
+        for boot_sector in [0, 6 * 512] {
+            file.write_all_at(&sectors, boot_sector + 0x20).unwrap();
+        }
+    };
+    resize(SHRUNK);
+    let said = try_run("fsck.fat", &["-n", arg(&fixture.image)]).stdout;
+    let said = String::from_utf8_lossy(&said).into_owned();
+    assert!(
+        said.contains("less than the required minimum of 65525"),
+        "{said}"
+    );
+    let map = map_of(&fixture.image);
+    let region = filesystem(&map);
+    assert_eq!(region.policy, Policy::UsedBlocks, "{}", region.reason);
+    assert_eq!(region.filesystem.as_deref(), Some("fat32"));
+    assert_eq!(region.length_bytes, SHRUNK);
+    let used = map.extents.subtract(&map.nonzero_only());
+    assert_eq!(used, whole);
+    punch(&fixture.image, &used);
+    resize(64 * MIB);
+    fixture.check();
+    assert_eq!(fixture.read_files(), fixture.files);
 }
 
 /// The rows of every variant, printed once all are there.
@@ -247,8 +276,11 @@ fn is_tight(variant: Variant, fixture: &Fixture, map: &DiskMap) {
         uncounted,
         partclone: peer.as_ref().map(|list| list.total().0),
     };
-    let missing = peer.unwrap_or_default().subtract(&map.extents);
-    assert!(missing.is_empty(), "partclone also takes {missing:?}");
+    // partclone 0.3.23 takes the wrong halves of entries of 12 bits (its issue 272).
+    if variant.flavour != "fat12" {
+        let missing = peer.unwrap_or_default().subtract(&map.extents);
+        assert!(missing.is_empty(), "partclone also takes {missing:?}");
+    }
     let mut table = TABLE.lock().unwrap();
     table.insert(variant.name, row);
     if table.len() == VARIANTS.len() {

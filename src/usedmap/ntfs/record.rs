@@ -106,13 +106,11 @@ impl<'a> Record<'a> {
     pub(super) fn attributes(&self) -> Attributes<'a> {
         let used = usize::try_from(read_u32le(self.bytes, 0x18)).unwrap_or(usize::MAX);
         let first = usize::from(read_u16le(self.bytes, 0x14));
+        let rest = self.bytes.get(..used).and_then(|bytes| bytes.get(first..));
         Attributes {
             record: self.number,
-            rest: self
-                .bytes
-                .get(..used)
-                .and_then(|bytes| bytes.get(first..))
-                .filter(|_| first >= 0x28),
+            // Nothing at all is an error too: there is always an end mark.
+            rest: Some(rest.filter(|_| first >= 0x28).unwrap_or_default()),
         }
     }
 
