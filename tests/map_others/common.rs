@@ -301,10 +301,16 @@ pub(crate) fn survives_mutations(fixture: &Fixture, areas: &[(u64, u64)], rounds
     assert!(refused > 0, "no mutation was noticed: proves nothing");
 }
 
-/// Overwrites a run of a copy of the image and returns whether the checker or a digest noticed.
-pub(crate) fn notices_loss_of(fixture: &Fixture, start: u64, end: u64) -> bool {
+/// Overwrites one run of the map, which `pick` chooses, and returns whether the checker or a digest
+/// noticed.
+pub(crate) fn notices_loss_of(
+    fixture: &Fixture,
+    pick: impl FnOnce(&ExtentList) -> (u64, u64),
+) -> bool {
     (fixture.kind.check)(&fixture.image, "before a block was lost");
     assert_eq!(fixture.read_files(), fixture.files);
+    // Only now: mounting it has moved something.
+    let (start, end) = pick(&fixture.map().extents);
     let file = fs::OpenOptions::new()
         .write(true)
         .open(&fixture.image)

@@ -93,9 +93,10 @@ fn journal_of_its_own_size() {
 #[test]
 fn a_lost_block_is_noticed() {
     let fixture = Fixture::filled(&REISERFS, 128 * MIB, &[]);
-    let map = fixture.map();
-    let last = map.extents.iter().last().unwrap();
-    assert!(notices_loss_of(&fixture, last.start().0, last.end()));
+    assert!(notices_loss_of(&fixture, |extents| {
+        let last = extents.iter().last().unwrap();
+        (last.start().0, last.end())
+    }));
 }
 
 /// The state in the superblock goes through the journal: it is the journal that tells.

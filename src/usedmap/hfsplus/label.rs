@@ -17,7 +17,7 @@ use crate::units::ByteOffset;
 const LEAF: u8 = 0xFF;
 const ROOT_PARENT: u32 = 1;
 
-/// The name, as it is stored: decomposed.
+/// The name as it is stored (a Mac takes letters and their marks apart).
 pub(super) fn read(volume: &dyn ReadAt, header: &VolumeHeader) -> Option<String> {
     let (start, blocks) = header.catalog;
     let at = start.checked_mul(header.block_size)?;
