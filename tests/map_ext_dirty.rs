@@ -190,7 +190,8 @@ fn replayed_by_e2fsck(cut: &Path) -> Option<PathBuf> {
     matches!(output.status.code(), Some(0 | 1)).then_some(theirs)
 }
 
-/// Both are the same, but for superblocks: those of the filesystem and of the journal.
+/// Both are the same, but for superblocks: those of the filesystem and of the journal. With meta_bg
+/// e2fsck also copies the descriptors (block 1 here) to where their second and third copy are.
 fn assert_same(ours: &Path, theirs: &Path, what: &str) {
     let (ours, theirs) = (fs::read(ours).unwrap(), fs::read(theirs).unwrap());
     assert_eq!(ours.len(), theirs.len());
@@ -198,8 +199,10 @@ fn assert_same(ours: &Path, theirs: &Path, what: &str) {
         let superblock = |block: &[u8]| {
             block[0x38..0x3A] == [0x53, 0xEF] || (block.starts_with(&MAGIC) && block[7] == 4)
         };
+        let descriptors = 4 + nth % 4;
+        let copied = what.starts_with("meta_bg") && theirs[descriptors * 1024..].starts_with(b);
         assert!(
-            a == b || (superblock(a) && superblock(b)),
+            a == b || copied || (superblock(a) && superblock(b)),
             "{what}: KiB {nth} is not what e2fsck replays"
         );
     }
@@ -402,8 +405,9 @@ fn fast_commits() {
     busy.fsync_something();
     let fast = busy.cut(0);
     refused(&fast, State::Dirty, "fast commits");
-    busy.commit();
-    busy.new_file();
+    for _ in 0..6 {
+        busy.new_file();
+    }
     busy.commit();
     let full = busy.cut(1);
     survives(&full, "", Judge::Kernel, "fast_commit, full commit");
@@ -479,9 +483,10 @@ fn journals_that_debugfs_wrote() {
         "^metadata_csum,^64bit",
         "metadata_csum,64bit",
     ] {
+        // What debugfs sums over a transaction (version 1) is not what e2fsck sums; the kernel's own
+        // are in `transaction_checksums`.
         for open in [
             "journal_open",
-            "journal_open -c -v 1",
             "journal_open -c -v 2",
             "journal_open -c -v 3",
         ] {
@@ -593,7 +598,7 @@ fn refusals() {
     );
     let gone = with(&[], journal, &[0; 4]);
     refused(&gone, State::Damaged, "has no superblock");
-    let no_file = with(&["clear_inode <8>"], 0, &[]);
+    let no_file = with(&["clri <8>"], 0, &[]);
     refused(&no_file, State::Damaged, "is not a regular file");
     let elsewhere = with(
         &[

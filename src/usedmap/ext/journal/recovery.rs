@@ -186,7 +186,8 @@ impl Scan<'_, '_> {
         if self.steps > self.sb.ring() {
             return Err(damaged("has a log without an end"));
         }
-        // Kernels since 5.10 wrap around behind the log or behind the fast commits.
+        // Kernels write it around before the room for fast commits; the recovery of some goes around
+        // behind it (`wrap` with `j_fc_last`).
         if self.sb.fast_commit && self.at < at {
             return Err(Refusal::Dirty(
                 "its journal wraps around before its fast commits, which kernels read in two ways \
