@@ -50,7 +50,7 @@ use anyhow::{Context, Result, ensure};
 use base::Base;
 use haulier_image::initramfs::{Tree, archive};
 use std::fs::{self, File};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// What the kernel is told. The machine is emulated and lives for a minute: no mitigations; a
@@ -62,6 +62,7 @@ const KERNEL: &str = "console=ttyS0 loglevel=5 panic=-1 no_timer_check mitigatio
 #[derive(Debug, Clone)]
 pub struct Lab {
     tools: Vec<String>,
+    programs: Vec<PathBuf>,
     modules: Vec<String>,
     disks: Vec<Drive>,
     files: Vec<(String, Vec<u8>)>,
@@ -80,6 +81,7 @@ impl Lab {
     pub fn new() -> Self {
         Self {
             tools: vec!["dash".into()],
+            programs: Vec::new(),
             modules: Vec::new(),
             disks: Vec::new(),
             files: Vec::new(),
@@ -99,6 +101,13 @@ impl Lab {
     #[must_use]
     pub fn tools(mut self, names: &[&str]) -> Self {
         self.tools.extend(names.iter().map(|&name| name.into()));
+        self
+    }
+
+    /// Takes a program along that is not where programs are, with its libraries, by its file name.
+    #[must_use]
+    pub fn program(mut self, path: &Path) -> Self {
+        self.programs.push(path.into());
         self
     }
 
@@ -220,7 +229,10 @@ impl Lab {
         let mut tree = Tree::default();
         tree.program("init", include_bytes!("init.sh").to_vec());
         for tool in &self.tools {
-            programs::add(&mut tree, tool)?;
+            programs::add(&mut tree, &programs::find(tool)?)?;
+        }
+        for program in &self.programs {
+            programs::add(&mut tree, program)?;
         }
         tree.link("usr/bin/sh", "../sbin/dash");
         tree.file("lab/script", self.script.clone().into_bytes());

@@ -8,18 +8,19 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// Adds the program `name`, to be found as in `/usr/sbin`, and its libraries.
+/// Adds the program at `path`, to be found by its name, and its libraries.
 ///
 /// # Errors
-/// When it is not installed, or one of its libraries is not.
-pub(super) fn add(tree: &mut Tree, name: &str) -> Result<()> {
-    let path = find(name)?;
+/// When it cannot be read, or one of its libraries is not installed.
+pub(super) fn add(tree: &mut Tree, path: &Path) -> Result<()> {
+    let name = path.file_name().context("a program without a name")?;
+    let name = name.to_str().context("a name that is not UTF-8")?;
     let doing = || format!("putting {} into the laboratory", path.display());
-    let data = fs::read(&path).with_context(doing)?;
+    let data = fs::read(path).with_context(doing)?;
     let is_elf = data.starts_with(b"\x7fELF");
     tree.program(&format!("usr/sbin/{name}"), data);
     if is_elf {
-        for library in libraries(&path).with_context(doing)? {
+        for library in libraries(path).with_context(doing)? {
             let data = fs::read(&library).with_context(doing)?;
             tree.program(&inside(&library).with_context(doing)?, data);
         }
@@ -27,8 +28,11 @@ pub(super) fn add(tree: &mut Tree, name: &str) -> Result<()> {
     Ok(())
 }
 
-/// Where this machine has it.
-fn find(name: &str) -> Result<PathBuf> {
+/// Where this machine has the program `name`.
+///
+/// # Errors
+/// When it is not installed.
+pub(super) fn find(name: &str) -> Result<PathBuf> {
     let mut folders = std::env::var_os("PATH").unwrap_or_default();
     folders.push(OsString::from(":/usr/sbin:/sbin"));
     std::env::split_paths(&folders)
@@ -77,7 +81,7 @@ mod tests {
     #[test]
     fn a_program_comes_with_its_loader_and_its_libraries() {
         let mut tree = Tree::default();
-        add(&mut tree, "mke2fs").unwrap();
+        add(&mut tree, &find("mke2fs").unwrap()).unwrap();
         let names: Vec<&str> = tree.iter().map(|(path, _)| path).collect();
         for part in ["usr/sbin/mke2fs", "ld-linux-x86-64.so.2", "libc.so.6"] {
             assert!(
@@ -89,7 +93,7 @@ mod tests {
 
     #[test]
     fn a_program_that_is_not_there_is_named() {
-        let error = add(&mut Tree::default(), "haulier-no-such-program").unwrap_err();
+        let error = find("haulier-no-such-program").unwrap_err();
         assert!(
             error.to_string().contains("haulier-no-such-program"),
             "{error}"
