@@ -43,7 +43,7 @@ struct Entry {
 
 /// What becomes of the requests behind the last flush.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Cut {
+pub(crate) enum Cut {
     /// All of them have reached the disk: what killing QEMU leaves.
     KeepsAll,
     /// The disk's cache is lost.
@@ -56,19 +56,20 @@ pub enum Cut {
 
 impl Cut {
     /// The order in which a campaign takes them.
-    pub const ALL: [Self; 4] = [Self::KeepsAll, Self::LosesSome, Self::Tears, Self::LosesAll];
+    pub(crate) const ALL: [Self; 4] =
+        [Self::KeepsAll, Self::LosesSome, Self::Tears, Self::LosesAll];
 }
 
 /// A log.
 #[derive(Debug)]
-pub struct Log {
+pub(crate) struct Log {
     file: File,
     entries: Vec<Entry>,
 }
 
 impl Log {
     /// Reads the entries, up to the last flush that the superblock knows of.
-    pub fn open(path: &Path) -> Result<Self> {
+    pub(crate) fn open(path: &Path) -> Result<Self> {
         let doing = || format!("reading the write log {}", path.display());
         let file = File::open(path).with_context(doing)?;
         let length = file.metadata()?.len();
@@ -119,18 +120,18 @@ impl Log {
     }
 
     /// How many requests.
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.entries.len()
     }
 
     /// Flushes among them.
-    pub fn flushes(&self) -> usize {
+    pub(crate) fn flushes(&self) -> usize {
         let is_flush = |entry: &&Entry| entry.flags & FLUSH != 0;
         self.entries.iter().filter(is_flush).count()
     }
 
     /// The number of the request that follows the last flush among the first `cut`.
-    pub fn durable(&self, cut: usize) -> usize {
+    pub(crate) fn durable(&self, cut: usize) -> usize {
         let last = self.entries[..cut]
             .iter()
             .rposition(|entry| entry.flags & FLUSH != 0);
@@ -138,7 +139,7 @@ impl Log {
     }
 
     /// Does to `disk` what the requests `from..to` did.
-    pub fn apply(&self, disk: &File, from: usize, to: usize) -> Result<()> {
+    pub(crate) fn apply(&self, disk: &File, from: usize, to: usize) -> Result<()> {
         self.entries[from..to]
             .iter()
             .try_for_each(|entry| self.apply_one(disk, entry, |_| true))
@@ -146,7 +147,14 @@ impl Log {
 
     /// Does to `disk`, which holds everything before `from`, what the power cut leaves of
     /// `from..to`.
-    pub fn cut(&self, disk: &File, from: usize, to: usize, cut: Cut, rng: &mut Rng) -> Result<()> {
+    pub(crate) fn cut(
+        &self,
+        disk: &File,
+        from: usize,
+        to: usize,
+        cut: Cut,
+        rng: &mut Rng,
+    ) -> Result<()> {
         for entry in &self.entries[from..to] {
             let kept = match cut {
                 Cut::KeepsAll => true,

@@ -15,7 +15,7 @@ use std::process::Output;
 
 /// A filesystem that this machine's kernel recovers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub(crate) enum Kind {
     /// ext3 and ext4.
     Ext,
     Xfs,
@@ -24,7 +24,7 @@ pub enum Kind {
 
 impl Kind {
     /// As mount knows it.
-    pub fn driver(self) -> &'static str {
+    pub(crate) fn driver(self) -> &'static str {
         match self {
             Self::Ext => "ext4",
             Self::Xfs => "xfs",
@@ -44,21 +44,21 @@ impl Kind {
 
 /// What was seen of one disk whose power was cut.
 #[derive(Debug, Clone)]
-pub struct Outcome {
+pub(crate) struct Outcome {
     /// What the map said.
-    pub state: Option<State>,
-    pub policy: Policy,
-    pub reason: String,
+    pub(crate) state: Option<State>,
+    pub(crate) policy: Policy,
+    pub(crate) reason: String,
     /// Bytes that a capture reads, and all.
-    pub used: u64,
-    pub size: u64,
+    pub(crate) used: u64,
+    pub(crate) size: u64,
     /// Files and folders after the recovery.
-    pub files: usize,
+    pub(crate) files: usize,
 }
 
 /// Maps, punches, recovers and compares `image`, which it changes. The error says how the copy
 /// differs; an untouched disk that cannot be recovered either is an error too.
-pub fn prove(kind: Kind, image: &Path, scratch: &Path) -> Result<Outcome, String> {
+pub(crate) fn prove(kind: Kind, image: &Path, scratch: &Path) -> Result<Outcome, String> {
     let map = map_of(image);
     let region = map.regions.iter().max_by_key(|region| region.length_bytes);
     let region = region.ok_or("the map has no region")?;
@@ -85,7 +85,7 @@ pub fn prove(kind: Kind, image: &Path, scratch: &Path) -> Result<Outcome, String
 }
 
 /// Copies an image with its holes.
-pub fn sparse_copy(from: &Path, to: &Path) {
+pub(crate) fn sparse_copy(from: &Path, to: &Path) {
     run("cp", &["--sparse=always", arg(from), arg(to)]);
 }
 

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 /// The outcomes of all cuts, by the disk's name.
 #[derive(Debug, Default)]
-pub struct Report {
+pub(crate) struct Report {
     rows: BTreeMap<&'static str, Row>,
     failures: Vec<String>,
 }
@@ -27,7 +27,7 @@ struct Row {
 }
 
 impl Report {
-    pub fn add(&mut self, disk: &Disk, name: &str, outcome: Result<Outcome, String>) {
+    pub(crate) fn add(&mut self, disk: &Disk, name: &str, outcome: Result<Outcome, String>) {
         let row = self.rows.entry(disk.name).or_default();
         row.cuts += 1;
         match outcome {
@@ -50,7 +50,7 @@ impl Report {
     }
 
     /// Prints the table as `docs/measured.md` has it.
-    pub fn print(&self) {
+    pub(crate) fn print(&self) {
         println!(
             "\n| disk | cuts | recovered the same | dirty | used blocks | everything | used | files |"
         );
@@ -80,7 +80,7 @@ impl Report {
     }
 
     /// Fails if one copy differed, or if so few disks were mapped that the campaign proves nothing.
-    pub fn check(&self) {
+    pub(crate) fn check(&self) {
         assert!(self.failures.is_empty(), "{}", self.failures.join("\n"));
         for (name, row) in &self.rows {
             assert!(

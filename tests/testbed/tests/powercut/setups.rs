@@ -3,22 +3,22 @@
 use super::proof::Kind;
 
 /// XFS takes no less than 300 MiB.
-pub const DISK_BYTES: u64 = 320 << 20;
+pub(crate) const DISK_BYTES: u64 = 320 << 20;
 
 /// One disk of a guest.
 #[derive(Debug)]
-pub struct Disk {
+pub(crate) struct Disk {
     /// Its row in the report.
-    pub name: &'static str,
-    pub kind: Kind,
+    pub(crate) name: &'static str,
+    pub(crate) kind: Kind,
     /// The program and its arguments before the image.
-    pub mkfs: &'static [&'static str],
+    pub(crate) mkfs: &'static [&'static str],
     /// How the guest mounts it.
-    pub options: &'static str,
+    pub(crate) options: &'static str,
 }
 
 /// What the guests of a campaign get, in turn.
-pub const ROUNDS: [[Disk; 3]; 3] = [
+pub(crate) const ROUNDS: [[Disk; 3]; 3] = [
     [
         Disk {
             name: "ext4",
