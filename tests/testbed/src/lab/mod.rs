@@ -202,6 +202,9 @@ impl Lab {
             .powers_off()
             .kernel(&base.kernel, &initramfs, KERNEL);
         for drive in self.disks {
+            if let Some(log) = &drive.write_log {
+                File::create(log).with_context(|| format!("making {}", log.display()))?;
+            }
             machine = machine.disk(drive);
         }
         let machine = machine.extra(&[

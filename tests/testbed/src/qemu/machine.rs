@@ -68,7 +68,7 @@ impl Drive {
         self
     }
 
-    /// Keeps every write, discard and flush of the machine in `log` (made anew), in the format of
+    /// Keeps every write, discard and flush of the machine in `log`, an empty file, in the format of
     /// the kernel's dm-log-writes: QEMU's filter `blklogwrites`.
     #[must_use]
     pub fn write_log(mut self, log: &Path) -> Self {
