@@ -73,7 +73,7 @@ pub fn relock(path: &Path) -> Result<Lock> {
 ///
 /// # Errors
 /// When the lock holds no kernel, or more than one.
-pub(crate) fn kernel_release(lock: &Lock) -> Result<&str> {
+pub fn kernel_release(lock: &Lock) -> Result<&str> {
     let mut releases = lock
         .packages
         .iter()

@@ -12,13 +12,13 @@
 mod boot;
 mod contents;
 pub mod edit;
-mod initramfs;
+pub mod initramfs;
 pub mod packages;
 pub mod programs;
 mod tool;
 
 use anyhow::{Context, Result, ensure};
-pub use contents::relock;
+pub use contents::{kernel_release, relock};
 use programs::Programs;
 use sha2::{Digest, Sha256};
 use std::path::{Path, PathBuf};

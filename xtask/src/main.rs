@@ -46,6 +46,15 @@ enum Command {
         #[arg(long, default_value_t = 60, value_name = "N")]
         seconds: u32,
     },
+    /// Cut a guest's power in the middle of writing, many times, and prove each disk's map
+    Powercut {
+        /// How many cuts each filesystem gets
+        #[arg(long, default_value_t = 50)]
+        cuts: u64,
+        /// Which ones
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+    },
     /// Run everything that CI runs
     Test {
         /// Only steps whose name contains this text
@@ -59,6 +68,7 @@ fn main() -> ExitCode {
         Command::Image { relock, out } => image::run(relock, out),
         Command::Demo { interactive } => demo::run(interactive),
         Command::Fuzz { target, seconds } => fuzz::run(target.as_deref(), seconds),
+        Command::Powercut { cuts, seed } => test::powercut(cuts, seed),
         Command::Test { filter } => test::run(filter.as_deref()),
     };
     match done {

@@ -84,10 +84,37 @@ pub(crate) fn run(filter: Option<&str>) -> Result<()> {
     verdict
 }
 
+/// The long campaign of power cuts; `cargo test` runs a short one.
+pub(crate) fn powercut(cuts: u64, seed: u64) -> Result<()> {
+    setup::ensure(&Purpose::ALL, &say)?;
+    cargo_with(
+        &[
+            ("HAULIER_POWER_CUTS", cuts.to_string()),
+            ("HAULIER_POWER_SEED", seed.to_string()),
+        ],
+        &[
+            "test",
+            "--locked",
+            "--package",
+            "haulier-testbed",
+            "--test",
+            "powercut",
+            "--",
+            "--nocapture",
+            "--test-threads=1",
+        ],
+    )
+}
+
 fn cargo(arguments: &[&str]) -> Result<()> {
+    cargo_with(&[], arguments)
+}
+
+fn cargo_with(variables: &[(&str, String)], arguments: &[&str]) -> Result<()> {
     println!("+ cargo {}", arguments.join(" "));
     let status = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
         .args(arguments)
+        .envs(variables.iter().map(|(name, value)| (name, value)))
         .current_dir(workspace())
         .status()
         .context("starting cargo")?;

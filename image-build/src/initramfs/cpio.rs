@@ -15,7 +15,7 @@ const S_IFLNK: u32 = 0o120_000;
 ///
 /// # Errors
 /// When a file does not fit the format (4 GiB).
-pub(super) fn write(tree: &Tree, last: Option<&str>) -> Result<Vec<u8>> {
+pub fn write(tree: &Tree, last: Option<&str>) -> Result<Vec<u8>> {
     let mut out = Vec::new();
     let mut inode = 0;
     let (late, early): (Vec<_>, Vec<_>) = tree.iter().partition(|(path, _)| Some(*path) == last);

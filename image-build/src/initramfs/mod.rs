@@ -9,6 +9,10 @@ mod cpio;
 mod modules;
 mod tree;
 
+pub use cpio::write as archive;
+pub use modules::{Choice, add as add_modules};
+pub use tree::{Node, Tree};
+
 use crate::packages::Sysroot;
 use crate::programs::Programs;
 use crate::tool;
@@ -16,7 +20,6 @@ use anyhow::{Context, Result, ensure};
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
-use tree::Tree;
 
 /// Debian's multi-architecture library folder, which its loader searches.
 const LIBRARIES: &str = "usr/lib/x86_64-linux-gnu";
@@ -84,7 +87,7 @@ fn root(sysroot: &Sysroot, programs: &Programs, release: &str) -> Result<Tree> {
     );
     // Read by init: an initramfs that was cut short lacks its last entry.
     tree.file("etc/haulier-complete", b"the initramfs is whole\n".to_vec());
-    modules::add(&mut tree, sysroot, release)?;
+    modules::add(&mut tree, sysroot, release, &modules::APPLIANCE)?;
     Ok(tree)
 }
 

@@ -13,7 +13,22 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 
-/// Folders and modules below `kernel/` to take. A folder ends in a slash.
+/// Which modules to take.
+#[derive(Debug, Clone, Copy)]
+pub struct Choice<'a> {
+    /// Folders and modules below `kernel/` to take. A folder ends in a slash.
+    pub wanted: &'a [&'a str],
+    /// Modules in those folders to leave out, unless another one needs them.
+    pub unwanted: &'a [&'a str],
+}
+
+/// What the appliance has.
+pub(super) const APPLIANCE: Choice<'static> = Choice {
+    wanted: WANTED,
+    unwanted: UNWANTED,
+};
+
+/// See [`Choice::wanted`].
 const WANTED: &[&str] = &[
     // Disks, by the bus that they hang on.
     "drivers/ata/",
@@ -106,7 +121,7 @@ const WANTED: &[&str] = &[
     "crypto/xxhash_generic",
 ];
 
-/// Modules in those folders to leave out, unless another one needs them.
+/// See [`Choice::unwanted`].
 const UNWANTED: &[&str] = &[
     // Disks that are elsewhere: whoever owns them captures them there.
     "aoe",
@@ -157,11 +172,11 @@ const INDEXES: [&str; 4] = [
     "modules.softdep",
 ];
 
-/// Adds the modules, their indexes and their firmware to `tree`.
+/// Adds the modules of `choice`, their indexes and their firmware to `tree`.
 ///
 /// # Errors
 /// When a part of the choice matches nothing in this kernel, or kmod fails.
-pub(super) fn add(tree: &mut Tree, sysroot: &Sysroot, release: &str) -> Result<()> {
+pub fn add(tree: &mut Tree, sysroot: &Sysroot, release: &str, choice: &Choice<'_>) -> Result<()> {
     let folder = format!("usr/lib/modules/{release}");
     let source = sysroot.path().join(&folder);
     let scratch = tempfile::tempdir().context("making a folder for kernel modules")?;
@@ -169,7 +184,7 @@ pub(super) fn add(tree: &mut Tree, sysroot: &Sysroot, release: &str) -> Result<(
     let all = scratch.path().join("all");
     depmod(sysroot, sysroot.path(), Some(&all), release)?;
     let index = Index::read(&all.join(&folder), &source)?;
-    let chosen = index.closure(&seeds(&index)?);
+    let chosen = index.closure(&seeds(&index, choice)?);
 
     // A second index, of only what is there: a loader must not be sent after a missing file.
     let few = scratch.path().join("few");
@@ -237,16 +252,16 @@ fn firmware(
 }
 
 /// The modules that the choice names directly.
-fn seeds(index: &Index) -> Result<BTreeSet<String>> {
-    let unwanted: BTreeSet<String> = UNWANTED.iter().map(|name| canonical(name)).collect();
+fn seeds(index: &Index, choice: &Choice<'_>) -> Result<BTreeSet<String>> {
+    let unwanted: BTreeSet<String> = choice.unwanted.iter().map(|name| canonical(name)).collect();
     for name in &unwanted {
         ensure!(
             index.by_name.contains_key(name),
-            "the kernel has no module {name} to leave out: the list in image-build is out of date"
+            "the kernel has no module {name} to leave out: the list is out of date"
         );
     }
     let mut seeds = BTreeSet::new();
-    for wanted in WANTED {
+    for wanted in choice.wanted {
         let before = seeds.len();
         for (name, path) in &index.by_name {
             let Some(below) = path.strip_prefix("kernel/") else {
@@ -265,7 +280,7 @@ fn seeds(index: &Index) -> Result<BTreeSet<String>> {
         }
         ensure!(
             seeds.len() > before,
-            "the kernel has no modules in {wanted}: the list in image-build is out of date"
+            "the kernel has no modules in {wanted}: the list is out of date"
         );
     }
     Ok(seeds)
@@ -401,7 +416,7 @@ mod tests {
     #[test]
     fn a_choice_that_matches_nothing_is_an_error() {
         let index = Index::parse(DEP, SOFTDEP, ALIAS);
-        let error = seeds(&index).unwrap_err().to_string();
+        let error = seeds(&index, &APPLIANCE).unwrap_err().to_string();
         assert!(error.contains("out of date"), "{error}");
     }
 }

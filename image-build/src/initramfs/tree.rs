@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 /// One thing in the tree.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Node {
+pub enum Node {
     /// A folder, mode 0755.
     Folder,
     /// A file with its permission bits and contents.
@@ -15,31 +15,31 @@ pub(super) enum Node {
 
 /// Files by path (no slash at the start); a folder sorts before what is in it.
 #[derive(Debug, Default)]
-pub(super) struct Tree(BTreeMap<String, Node>);
+pub struct Tree(BTreeMap<String, Node>);
 
 impl Tree {
     /// Adds a folder, and those above it.
-    pub(super) fn folder(&mut self, path: &str) {
+    pub fn folder(&mut self, path: &str) {
         self.put(path, Node::Folder);
     }
 
     /// Adds a file that is read, mode 0644.
-    pub(super) fn file(&mut self, path: &str, data: Vec<u8>) {
+    pub fn file(&mut self, path: &str, data: Vec<u8>) {
         self.put(path, Node::File(0o644, data));
     }
 
     /// Adds a file that is run, mode 0755.
-    pub(super) fn program(&mut self, path: &str, data: Vec<u8>) {
+    pub fn program(&mut self, path: &str, data: Vec<u8>) {
         self.put(path, Node::File(0o755, data));
     }
 
     /// Adds a symbolic link.
-    pub(super) fn link(&mut self, path: &str, target: &str) {
+    pub fn link(&mut self, path: &str, target: &str) {
         self.put(path, Node::Link(target.to_owned()));
     }
 
     /// Everything, sorted by path.
-    pub(super) fn iter(&self) -> impl Iterator<Item = (&str, &Node)> {
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &Node)> {
         self.0.iter().map(|(path, node)| (path.as_str(), node))
     }
 

@@ -16,6 +16,7 @@ pub mod command;
 pub mod digest;
 pub mod guest;
 pub mod journey;
+pub mod lab;
 pub mod libvirt;
 pub mod nvram;
 pub mod product;

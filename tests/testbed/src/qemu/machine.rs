@@ -28,6 +28,8 @@ pub struct Drive {
     pub(crate) bus: Bus,
     pub(crate) serial: String,
     pub(crate) model: Option<String>,
+    pub(crate) sector_bytes: u32,
+    pub(crate) write_log: Option<PathBuf>,
 }
 
 impl Drive {
@@ -39,6 +41,8 @@ impl Drive {
             bus,
             serial: serial.into(),
             model: None,
+            sector_bytes: 512,
+            write_log: None,
         }
     }
 
@@ -54,6 +58,21 @@ impl Drive {
     #[must_use]
     pub fn model(mut self, model: &str) -> Self {
         self.model = Some(model.into());
+        self
+    }
+
+    /// The logical and physical sector in bytes: 512 if not told.
+    #[must_use]
+    pub fn sector_bytes(mut self, bytes: u32) -> Self {
+        self.sector_bytes = bytes;
+        self
+    }
+
+    /// Keeps every write, discard and flush of the machine in `log`, an empty file, in the format of
+    /// the kernel's dm-log-writes: QEMU's filter `blklogwrites`.
+    #[must_use]
+    pub fn write_log(mut self, log: &Path) -> Self {
+        self.write_log = Some(log.to_owned());
         self
     }
 }
@@ -94,6 +113,7 @@ pub struct Machine {
     pub(crate) variables: Option<PathBuf>,
     pub(crate) stays_after_shutdown: bool,
     pub(crate) screen: Screen,
+    pub(crate) kernel: Option<(PathBuf, PathBuf, String)>,
     pub(crate) extra: Vec<OsString>,
 }
 
@@ -110,6 +130,7 @@ impl Machine {
             variables: None,
             stays_after_shutdown: false,
             screen: Screen::Hidden,
+            kernel: None,
             extra: Vec::new(),
         }
     }
@@ -181,6 +202,13 @@ impl Machine {
         self
     }
 
+    /// Starts this kernel at once, past the firmware's search for a boot disk.
+    #[must_use]
+    pub fn kernel(mut self, kernel: &Path, initramfs: &Path, arguments: &str) -> Self {
+        self.kernel = Some((kernel.into(), initramfs.into(), arguments.into()));
+        self
+    }
+
     /// Further arguments for QEMU.
     #[must_use]
     pub fn extra(mut self, arguments: &[&str]) -> Self {
@@ -231,12 +259,21 @@ impl Machine {
             line.add("-device", "virtio-scsi-pci,id=scsi");
         }
         for (index, disk) in self.disks.iter().enumerate() {
-            line.block(&format!("disk{index}"), disk.format, &disk.path);
+            let id = format!("disk{index}");
+            match &disk.write_log {
+                Some(log) => line.logged_block(&id, disk, log),
+                None => line.block(&id, disk.format, &disk.path),
+            }
             line.add("-device", self.disk_device(index, disk));
         }
         for (index, (model, mac)) in self.network_cards.iter().enumerate() {
             line.add("-netdev", format!("user,id=net{index},restrict=on"));
             line.add("-device", format!("{model},netdev=net{index},mac={mac}"));
+        }
+        if let Some((kernel, initramfs, arguments)) = &self.kernel {
+            line.add("-kernel", kernel);
+            line.add("-initrd", initramfs);
+            line.add("-append", arguments);
         }
         line.0.extend(self.extra.iter().cloned());
         Ok(line.0)
@@ -258,9 +295,15 @@ impl Machine {
                     + &model.map_or(String::new(), |model| format!(",product={model}"))
             }
         };
-        let bootindex = index + self.sticks.len();
+        let sector = disk.sector_bytes;
+        // A kernel that is given takes the first place in the order itself.
+        let order = match self.kernel {
+            Some(_) => String::new(),
+            None => format!(",bootindex={}", index + self.sticks.len()),
+        };
         format!(
-            "{device},id=disk{index},drive=disk{index}-node,serial={serial},bootindex={bootindex}"
+            "{device},id=disk{index},drive=disk{index}-node,serial={serial}{order},\
+             logical_block_size={sector},physical_block_size={sector}"
         )
     }
 }
@@ -287,5 +330,22 @@ impl CommandLine {
         ));
         value.push(path);
         self.add("-blockdev", value);
+    }
+
+    /// A block node `<id>-node` that logs. It must see the flushes: only what is below it may
+    /// ignore them.
+    fn logged_block(&mut self, id: &str, disk: &Drive, log: &Path) {
+        self.block(&format!("{id}-logged"), disk.format, &disk.path);
+        let mut value = OsString::from("driver=file,cache.no-flush=on,filename=");
+        value.push(log);
+        value.push(format!(",node-name={id}-log"));
+        self.add("-blockdev", value);
+        self.add(
+            "-blockdev",
+            format!(
+                "driver=blklogwrites,node-name={id}-node,file={id}-logged-node,log={id}-log,\
+                 discard=unmap,log-sector-size=512"
+            ),
+        );
     }
 }

@@ -131,6 +131,11 @@ impl Running {
             .expect("the serial line of a machine on the terminal belongs to the person")
     }
 
+    /// The serial line's last lines, for messages.
+    pub fn serial_tail(&self) -> String {
+        self.serial.as_ref().map_or(String::new(), Serial::tail)
+    }
+
     /// The machine protocol.
     pub fn qmp(&mut self) -> &mut Qmp {
         &mut self.qmp
@@ -207,7 +212,7 @@ impl Running {
     fn situation(&self) -> String {
         let said =
             std::fs::read_to_string(self.directory.path().join("qemu.log")).unwrap_or_default();
-        let tail = self.serial.as_ref().map_or(String::new(), Serial::tail);
+        let tail = self.serial_tail();
         format!(
             "QEMU said: {}; the serial line's end:\n{tail}",
             match said.trim() {

@@ -190,6 +190,18 @@ pub const ALL: &[Need] = &[
         "putting files on them without mounting",
     ),
     need(
+        Purpose::Guests,
+        "mdadm",
+        "mdadm",
+        "RAID sets in the laboratory",
+    ),
+    need(
+        Purpose::Guests,
+        "xz-utils",
+        "xz",
+        "unpacking the laboratory's kernel modules",
+    ),
+    need(
         Purpose::Libvirt,
         "libvirt-daemon-system",
         "libvirtd",

@@ -1,0 +1,75 @@
+//! The filesystems: a line for each variant that is to be read in place.
+
+/// One filesystem on a disk of its own.
+#[derive(Debug)]
+pub(crate) struct Case {
+    pub(crate) name: &'static str,
+    /// As mount in the laboratory knows it.
+    pub(crate) driver: &'static str,
+    pub(crate) options: &'static str,
+    pub(crate) mib: u64,
+    /// This machine's program and its arguments before the image.
+    pub(crate) mkfs: &'static [&'static str],
+    /// The same of its checker, told to change nothing.
+    pub(crate) check: &'static [&'static str],
+}
+
+/// All of them must be mapped by their used blocks.
+pub(crate) const CASES: &[Case] = &[
+    Case {
+        name: "fat12",
+        driver: "vfat",
+        options: "",
+        mib: 60,
+        mkfs: &["mkfs.vfat", "-F", "12", "-s", "64"],
+        check: &["fsck.vfat", "-n"],
+    },
+    Case {
+        name: "fat16",
+        driver: "vfat",
+        options: "",
+        mib: 64,
+        mkfs: &["mkfs.vfat", "-F", "16"],
+        check: &["fsck.vfat", "-n"],
+    },
+    Case {
+        name: "fat32",
+        driver: "vfat",
+        options: "",
+        mib: 64,
+        mkfs: &["mkfs.vfat", "-F", "32", "-s", "1"],
+        check: &["fsck.vfat", "-n"],
+    },
+    Case {
+        name: "exfat",
+        driver: "exfat",
+        options: "",
+        mib: 64,
+        mkfs: &["mkfs.exfat", "-q"],
+        check: &["fsck.exfat", "-n"],
+    },
+    Case {
+        name: "ntfs",
+        driver: "ntfs3",
+        options: "",
+        mib: 64,
+        mkfs: &["mkfs.ntfs", "-Q", "-q", "-F"],
+        check: &["ntfsfix", "-n"],
+    },
+    Case {
+        name: "ntfs_clusters_of_512",
+        driver: "ntfs3",
+        options: "",
+        mib: 64,
+        mkfs: &["mkfs.ntfs", "-Q", "-q", "-F", "-c", "512"],
+        check: &["ntfsfix", "-n"],
+    },
+    Case {
+        name: "ntfs_compressed",
+        driver: "ntfs3",
+        options: "-o prealloc",
+        mib: 64,
+        mkfs: &["mkfs.ntfs", "-Q", "-q", "-F", "-C"],
+        check: &["ntfsfix", "-n"],
+    },
+];
