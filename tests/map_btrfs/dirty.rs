@@ -3,7 +3,6 @@
 //! was not.
 
 use crate::fixture::{Attached, Digests, Fixture, Mounted, Variant, fill, map, spanning, variant};
-use crate::map_support::mount::privileged;
 use crate::map_support::{Noise, arg, digests, punch, run};
 use haulier::usedmap::State;
 use std::fs;
@@ -23,7 +22,6 @@ fn cut(made: Variant, mount: &str) -> Cut {
     // No commit of its own accord: only fsync writes.
     let mounted = fixture.mount(&format!("commit=3000{mount}"));
     fill(&mounted);
-    fsync_files(&mounted);
     let copies = |name: &str| -> Vec<PathBuf> {
         let copy = |(number, image): (usize, &PathBuf)| {
             let copy = fixture.dir.path().join(format!("{name}{number}.img"));
@@ -32,7 +30,15 @@ fn cut(made: Variant, mount: &str) -> Cut {
         };
         fixture.images.iter().enumerate().map(copy).collect()
     };
-    let (whole, punched) = (copies("whole"), copies("punched"));
+    // A power cut is one moment, copying is not: if the kernel committed meanwhile, once more.
+    let (whole, punched) = (0..20)
+        .find_map(|round| {
+            fsync_files(&mounted, round);
+            let before = superblocks(&fixture);
+            let copies = (copies("whole"), copies("punched"));
+            (superblocks(&fixture) == before).then_some(copies)
+        })
+        .expect("the kernel commits all the time");
     drop(mounted);
     let said = run("btrfs", &["inspect-internal", "dump-super", arg(&whole[0])]);
     let log_root = said
@@ -48,9 +54,20 @@ fn cut(made: Variant, mount: &str) -> Cut {
     }
 }
 
+/// As they are on the disks now.
+fn superblocks(fixture: &Fixture) -> Vec<Vec<u8>> {
+    let read = |image| {
+        let mut bytes = vec![0; 4096];
+        let file = fs::File::open(image).unwrap();
+        file.read_exact_at(&mut bytes, 64 << 10).unwrap();
+        bytes
+    };
+    fixture.images.iter().map(read).collect()
+}
+
 /// New files, old ones made longer, written over and shortened, in two subvolumes; names changed.
-fn fsync_files(mounted: &Mounted) {
-    let mut noise = Noise(77);
+fn fsync_files(mounted: &Mounted, round: u64) {
+    let mut noise = Noise(77 + round);
     let write = |name: &str, at: u64, bytes: Vec<u8>| {
         let file = fs::OpenOptions::new()
             .create(true)
@@ -81,8 +98,12 @@ fn fsync_files(mounted: &Mounted) {
         &["-o", "1M", "-l", "3M", arg(&mounted.path("preallocated"))],
     );
     write("preallocated", 1 << 20, noise.bytes(50_000));
-    fs::rename(mounted.path("w9"), mounted.path("renamed")).unwrap();
-    let renamed = fs::File::open(mounted.path("renamed")).unwrap();
+    let old = round
+        .checked_sub(1)
+        .map_or("w9".into(), |last| format!("renamed{last}"));
+    let new = mounted.path(&format!("renamed{round}"));
+    fs::rename(mounted.path(&old), &new).unwrap();
+    let renamed = fs::File::open(new).unwrap();
     renamed.sync_all().unwrap();
 }
 
@@ -180,16 +201,21 @@ fn a_crash_without_a_log_is_the_last_commit() {
     let fixture = Fixture::empty(variant("crash", &[]));
     let mounted = fixture.mount("commit=3000");
     fill(&mounted);
-    let expected = digests(&mounted.at);
-    // Written after the commit, by no fsync: writeback may or may not have come to it.
-    let mut noise = Noise(5);
-    fs::write(mounted.path("after"), noise.bytes(3 << 20)).unwrap();
-    privileged("sync", &["-f", arg(&fixture.images[0])]);
     let copy = fixture.dir.path().join("copy.img");
-    run(
-        "cp",
-        &["--sparse=always", arg(&fixture.images[0]), arg(&copy)],
-    );
+    let mut noise = Noise(5);
+    let expected = (0..20)
+        .find_map(|_| {
+            mounted.btrfs(&["filesystem", "sync"]);
+            let (committed, before) = (digests(&mounted.at), superblocks(&fixture));
+            // Written after the commit, by no fsync: writeback may or may not have come to it.
+            fs::write(mounted.path("after"), noise.bytes(3 << 20)).unwrap();
+            run(
+                "cp",
+                &["--sparse=always", arg(&fixture.images[0]), arg(&copy)],
+            );
+            (superblocks(&fixture) == before).then_some(committed)
+        })
+        .expect("the kernel commits all the time");
     drop(mounted);
     let images = [copy];
     let map = &map(&images)[0];
