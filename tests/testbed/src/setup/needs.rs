@@ -239,6 +239,24 @@ pub const ALL: &[Need] = &[
     ),
     need(
         Purpose::Checks,
+        "cryptsetup-bin",
+        "cryptsetup",
+        "LUKS2 to read in tests",
+    ),
+    need(
+        Purpose::Checks,
+        "dislocker",
+        "dislocker-file",
+        "a second opinion on BitLocker",
+    ),
+    need(
+        Purpose::Checks,
+        "xz-utils",
+        "xz",
+        "unpacking the BitLocker volumes of the tests",
+    ),
+    need(
+        Purpose::Checks,
         "gdisk",
         "sgdisk",
         "a second opinion on partition tables",
