@@ -71,7 +71,7 @@ fn the_seeds_are_understood() {
                 "mmp",
             ][..],
         ),
-        ("ext_journal", &["v3", "v2", "v1", "none", "indirect"]),
+        ("ext_journal", &["v3", "v2", "none", "indirect"]),
         ("swap", &["swap"]),
     ] {
         for name in names {

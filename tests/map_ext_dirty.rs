@@ -478,25 +478,20 @@ impl Crafted {
 
 #[test]
 fn journals_that_debugfs_wrote() {
-    for features in [
-        "^metadata_csum,64bit",
-        "^metadata_csum,^64bit",
-        "metadata_csum,64bit",
+    // Without metadata_csum debugfs makes checksums of version 1, whatever it is asked for; what it
+    // sums over a transaction is not what e2fsck sums. The kernel's own are in
+    // `transaction_checksums`.
+    for (features, open) in [
+        ("^metadata_csum,64bit", "journal_open"),
+        ("^metadata_csum,^64bit", "journal_open"),
+        ("metadata_csum,64bit", "journal_open -c -v 2"),
+        ("metadata_csum,64bit", "journal_open -c -v 3"),
+        ("metadata_csum,^64bit", "journal_open -c -v 2"),
+        ("metadata_csum,^64bit", "journal_open -c -v 3"),
     ] {
-        // What debugfs sums over a transaction (version 1) is not what e2fsck sums; the kernel's own
-        // are in `transaction_checksums`.
-        for open in [
-            "journal_open",
-            "journal_open -c -v 2",
-            "journal_open -c -v 3",
-        ] {
-            if features.starts_with("meta") && !open.ends_with('3') {
-                continue;
-            }
-            let crafted = Crafted::new(&["-t", "ext4", "-O", features]);
-            crafted.write(open);
-            crafted.same_as_e2fsck(&format!("{features} {open}"));
-        }
+        let crafted = Crafted::new(&["-t", "ext4", "-O", features]);
+        crafted.write(open);
+        crafted.same_as_e2fsck(&format!("{features} {open}"));
     }
     let ext3 = Crafted::new(&["-t", "ext3"]);
     ext3.write("journal_open");

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Makes the seeds of the corpus again: tests/fuzz/recipes/make.sh SQUEEZE CORPUS
 # SQUEEZE is the program of that name (cargo build --manifest-path tests/fuzz/Cargo.toml), CORPUS
-# the folder to write to. Needs e2fsprogs and util-linux. What a fuzzer has found is not made here:
+# the folder to write to. Needs e2fsprogs, util-linux, btrfs-progs, xfsprogs, dosfstools and ntfs-3g. What a fuzzer has found is not made here:
 # such files are named by what they showed.
 set -eu
 squeeze=$(realpath "$1")
@@ -45,12 +45,13 @@ ext ext2 4M -t ext2 -b 1024 -N 64
 ext bigalloc 16M -t ext4 -b 1024 -N 64 -O bigalloc,^has_journal,^resize_inode -C 8192
 ext meta_bg 16M -t ext4 -b 1024 -N 64 -O meta_bg,^has_journal,^resize_inode
 ext no_checksums 8M -t ext4 -b 1024 -N 64 -O ^metadata_csum,^64bit,^has_journal
-ext uninit_bg 32M -t ext4 -b 1024 -g 8192 -N 64 -O ^metadata_csum,uninit_bg,^has_journal
+ext uninit_bg 16M -t ext4 -b 1024 -g 2048 -N 64 -O ^metadata_csum,uninit_bg,^has_journal
 ext mmp 8M -t ext4 -b 1024 -N 64 -O mmp,^has_journal
 ext sparse_super2 32M -t ext4 -b 1024 -N 64 -O sparse_super2,^has_journal,^resize_inode
 journal v3 metadata_csum,64bit "journal_open -c -v 3"
-journal v2 ^metadata_csum,64bit "journal_open -c -v 2"
-journal v1 ^metadata_csum,64bit "journal_open -c -v 1"
+journal v2 metadata_csum,64bit "journal_open -c -v 2"
+# The sum of debugfs is not right: a damaged one.
+journal v1 ^metadata_csum,64bit "journal_open -c"
 journal none ^metadata_csum,^64bit journal_open
 truncate -s 16M disk.img
 mke2fs -q -F -F -b 1024 -N 64 -J size=1 -t ext3 disk.img
@@ -68,6 +69,27 @@ truncate -s 16M disk.img
 printf 'label: dos\n2048,2048,83\n4096,4096,82\n10240,20000,5\n12288,2048,83\n16384,2048,83\n' | sfdisk -q disk.img
 keep disk mbr_logical
 truncate -s 16M disk.img
-printf 'label: gpt\n256,256,L\n' | sfdisk -q --sector-size 4096 disk.img 2>/dev/null ||
-    printf 'label: gpt\n2048,2048,L\n' | sfdisk -q disk.img
-keep disk gpt_4096 4096
+printf 'label: gpt\n2048,2048,L\n' | sfdisk -q disk.img
+keep disk gpt_of_512_read_as_4096 4096
+
+truncate -s 128M disk.img
+mkfs.btrfs -q -m single -d single -n 4096 disk.img
+keep btrfs single
+truncate -s 320M disk.img
+mkfs.xfs -q disk.img
+keep xfs v5
+truncate -s 320M disk.img
+mkfs.xfs -q -m crc=0 disk.img
+keep xfs v4
+truncate -s 4M disk.img
+mkfs.vfat -F 12 disk.img > /dev/null
+keep fat fat12
+truncate -s 20M disk.img
+mkfs.vfat -F 16 disk.img > /dev/null
+keep fat fat16
+truncate -s 40M disk.img
+mkfs.vfat -F 32 -s 1 disk.img > /dev/null
+keep fat fat32
+truncate -s 1100K disk.img
+mkntfs -q -F -Q disk.img > /dev/null 2>&1
+keep ntfs small
