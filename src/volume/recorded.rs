@@ -11,9 +11,7 @@
     clippy::indexing_slicing
 )]
 
-use super::{
-    Assembly, Content, DiskIndex, Places, SharedVolume, Slice, Volume, lvm, md,
-};
+use super::{Assembly, Content, DiskIndex, Places, SharedVolume, Slice, Volume, lvm, md};
 use crate::device::ReadAt;
 use crate::error::{Error, Kind, Result};
 use crate::extent::{Extent, ExtentList};
@@ -69,7 +67,11 @@ impl From<Vec<serde_json::Value>> for Run {
             "b" => {
                 let hex = fields[3].as_str().unwrap().as_bytes();
                 let digit = |byte: u8| (byte as char).to_digit(16).unwrap() as u8;
-                What::Bytes(hex.chunks(2).map(|d| digit(d[0]) << 4 | digit(d[1])).collect())
+                What::Bytes(
+                    hex.chunks(2)
+                        .map(|d| digit(d[0]) << 4 | digit(d[1]))
+                        .collect(),
+                )
             }
             "f" => What::Ones,
             "x" => What::Parity,
@@ -197,7 +199,10 @@ impl ReadAt for Disk {
 
 /// Assembles the members that are given.
 fn assemble<'a>(kind: &str, disks: &'a [Disk], without: &[usize]) -> Result<Assembly<'a>, Refusal> {
-    let given = disks.iter().enumerate().filter(|(index, _)| !without.contains(index));
+    let given = disks
+        .iter()
+        .enumerate()
+        .filter(|(index, _)| !without.contains(index));
     let volumes = given.map(|(index, disk)| -> SharedVolume<'a> {
         let whole = Extent::new(ByteOffset(0), disk.size()).unwrap();
         Arc::new(Slice::new(disk, DiskIndex(index), whole).unwrap())
@@ -214,7 +219,10 @@ fn assemble<'a>(kind: &str, disks: &'a [Disk], without: &[usize]) -> Result<Asse
 fn volume<'a, 'b>(assembly: &'b Assembly<'a>, name: &str) -> &'b SharedVolume<'a> {
     let made = assembly.volumes.iter();
     let mut made = made.filter(|made| name.is_empty() || made.name == name);
-    &made.next().unwrap_or_else(|| panic!("{name} was not made")).volume
+    &made
+        .next()
+        .unwrap_or_else(|| panic!("{name} was not made"))
+        .volume
 }
 
 /// Reads all of a volume, in pieces that do not fit its chunks, and compares.
@@ -232,7 +240,10 @@ fn check(volume: &dyn Volume, expected: &Expected, what: &str) {
                 fill(runs, at, &mut wanted[..len], None).unwrap();
             }
         }
-        let differs = got[..len].iter().zip(&wanted[..len]).position(|(a, b)| a != b);
+        let differs = got[..len]
+            .iter()
+            .zip(&wanted[..len])
+            .position(|(a, b)| a != b);
         assert_eq!(differs.map(|inside| at + inside as u64), None, "{what}");
     }
 }
@@ -265,9 +276,18 @@ fn arrays_of_the_kernel_read_as_it_wrote_them() {
         let assembly = assemble("md", &disks, &[])
             .unwrap_or_else(|refusal| panic!("{}: {refusal:?}", set.name));
         check(&**volume(&assembly, ""), &set.volumes[0], &set.name);
-        seen.insert(assembly.volumes[0].layout.split(" of").next().unwrap().to_owned());
+        seen.insert(
+            assembly.volumes[0]
+                .layout
+                .split(" of")
+                .next()
+                .unwrap()
+                .to_owned(),
+        );
     }
-    let levels = ["RAID 0", "RAID 1", "RAID 10", "RAID 4", "RAID 5", "RAID 6", "linear"];
+    let levels = [
+        "RAID 0", "RAID 1", "RAID 10", "RAID 4", "RAID 5", "RAID 6", "linear",
+    ];
     assert_eq!(seen.into_iter().collect::<Vec<_>>(), levels);
 }
 
@@ -275,7 +295,9 @@ fn arrays_of_the_kernel_read_as_it_wrote_them() {
 fn a_missing_member_is_made_up_for_where_it_can_be() {
     for set in recording().iter().filter(|set| set.kind == "md") {
         let redundant = ["raid1_", "raid4", "raid5_", "raid6_", "raid10_"];
-        let off = ["stale", "building", "rebuild", "replace", "reshape", "ppl", "spare"];
+        let off = [
+            "stale", "building", "rebuild", "replace", "reshape", "ppl", "spare",
+        ];
         if !redundant.iter().any(|level| set.name.starts_with(level))
             || off.iter().any(|word| set.name.contains(word))
         {
@@ -289,7 +311,11 @@ fn a_missing_member_is_made_up_for_where_it_can_be() {
         for without in 0..disks.len() {
             // RAID 6 rows whose other parity is missing too are rebuilt by P alone.
             let assembly = assemble("md", &disks, &[without]).unwrap();
-            assert!(assembly.reason.contains("runs without 1"), "{}", assembly.reason);
+            assert!(
+                assembly.reason.contains("runs without 1"),
+                "{}",
+                assembly.reason
+            );
             check(&**volume(&assembly, ""), &set.volumes[0], &set.name);
         }
         if set.members.len() == 2 || set.name.starts_with("raid5") {
@@ -319,7 +345,12 @@ fn an_array_that_cannot_be_trusted_is_refused_in_words() {
 
 #[test]
 fn a_member_that_fell_out_is_not_read_and_taken_whole() {
-    for name in ["raid1_stale", "raid1_stale_090", "raid5_stale", "raid10_stale"] {
+    for name in [
+        "raid1_stale",
+        "raid1_stale_090",
+        "raid5_stale",
+        "raid10_stale",
+    ] {
         let set = set(name);
         let disks = Disk::all(&set.members);
         let assembly = assemble("md", &disks, &[]).unwrap();
@@ -334,7 +365,9 @@ fn a_member_that_fell_out_is_not_read_and_taken_whole() {
         // From 1 MiB on, 2 MiB were written after it had fallen out, with another tag.
         let tag = set.volumes[0].tag.unwrap() + 100;
         let (mut got, mut wanted) = (vec![0; 2 << 20], vec![0; 2 << 20]);
-        volume(&assembly, "").read_at(ByteOffset(1 << 20), &mut got).unwrap();
+        volume(&assembly, "")
+            .read_at(ByteOffset(1 << 20), &mut got)
+            .unwrap();
         pattern(tag, 1 << 20, &mut wanted);
         assert!(got == wanted, "{name}: stale data was read");
     }
@@ -387,14 +420,20 @@ fn a_broken_superblock_is_damaged() {
         superblock.unwrap()[0x48] ^= 1;
         let disks = Disk::all(&members);
         let refusal = md::member(&disks[0]).unwrap_err();
-        assert!(matches!(refusal, Refusal::Damaged(ref why) if why.contains("checksum")), "{name}: {refusal:?}");
+        assert!(
+            matches!(refusal, Refusal::Damaged(ref why) if why.contains("checksum")),
+            "{name}: {refusal:?}"
+        );
     }
 }
 
 #[test]
 fn logical_volumes_of_the_kernel_read_as_it_wrote_them() {
     let mut checked = BTreeSet::new();
-    for set in recording().iter().filter(|set| set.kind == "lvm" && set.name != "wrap") {
+    for set in recording()
+        .iter()
+        .filter(|set| set.kind == "lvm" && set.name != "wrap")
+    {
         let disks = Disk::all(&set.members);
         let assembly = assemble("lvm", &disks, &[])
             .unwrap_or_else(|refusal| panic!("{}: {refusal:?}", set.name));
@@ -402,14 +441,31 @@ fn logical_volumes_of_the_kernel_read_as_it_wrote_them() {
             if set.name == "cache" {
                 continue;
             }
-            check(&**volume(&assembly, &expected.name), expected, &expected.name);
+            check(
+                &**volume(&assembly, &expected.name),
+                expected,
+                &expected.name,
+            );
             checked.insert(expected.name.clone());
         }
     }
     for name in [
-        "plain/b", "plain/d", "mir/mm", "raids/r0", "raids/r0m", "raids/r1", "raids/r4",
-        "raids/r5la", "raids/r6", "raids/r6nr", "raids/r10", "thin/t1", "thin/s1", "ext/ex",
-        "snap/sn", "snap/o",
+        "plain/b",
+        "plain/d",
+        "mir/mm",
+        "raids/r0",
+        "raids/r0m",
+        "raids/r1",
+        "raids/r4",
+        "raids/r5la",
+        "raids/r6",
+        "raids/r6nr",
+        "raids/r10",
+        "thin/t1",
+        "thin/s1",
+        "ext/ex",
+        "snap/sn",
+        "snap/o",
     ] {
         assert!(checked.contains(name), "{name} was not checked");
     }
@@ -419,15 +475,27 @@ fn logical_volumes_of_the_kernel_read_as_it_wrote_them() {
 fn what_is_not_understood_is_taken_whole() {
     let disks = Disk::all(&set("cache").members);
     let assembly = assemble("lvm", &disks, &[]).unwrap();
-    for name in ["big_corig", "cp_cpool_cdata", "cp_cpool_cmeta", "wb_wcorig", "wc_cvol"] {
+    for name in [
+        "big_corig",
+        "cp_cpool_cdata",
+        "cp_cpool_cmeta",
+        "wb_wcorig",
+        "wc_cvol",
+    ] {
         let name = format!("cache/{name}");
         let made = assembly.volumes.iter().filter(|made| made.name == name);
-        let contents: Vec<_> = made.map(|made| matches!(made.content, Content::Whole(_))).collect();
+        let contents: Vec<_> = made
+            .map(|made| matches!(made.content, Content::Whole(_)))
+            .collect();
         assert_eq!(contents, [true], "{name}");
     }
     let disks = Disk::all(&set("snap").members);
     let assembly = assemble("lvm", &disks, &[]).unwrap();
-    let invalid = assembly.volumes.iter().find(|made| made.name == "snap/sinv").unwrap();
+    let invalid = assembly
+        .volumes
+        .iter()
+        .find(|made| made.name == "snap/sinv")
+        .unwrap();
     assert!(matches!(&invalid.content, Content::Whole(why) if why.contains("overflowed")));
 }
 
@@ -443,7 +511,11 @@ fn thin_volumes_take_only_what_they_map_and_the_pool_the_rest() {
     // 12 MiB written; of 6 MiB the first 3 given back.
     assert_eq!(total("thin/t1"), 12 << 20);
     assert_eq!(total("thin/t3"), 3 << 20);
-    let data = assembly.volumes.iter().find(|made| made.name == "thin/pool_tdata").unwrap();
+    let data = assembly
+        .volumes
+        .iter()
+        .find(|made| made.name == "thin/pool_tdata")
+        .unwrap();
     let Content::Exactly(orphans, _) = &data.content else {
         panic!("the pool's data is not taken exactly");
     };
@@ -479,12 +551,16 @@ fn a_text_that_goes_round_the_ring_is_read_and_one_without_metadata_says_so() {
 fn kept(assembly: &Assembly<'_>, disks: &[Disk]) -> Vec<ExtentList> {
     let mut places = Places::new(disks.len());
     for (index, metadata) in assembly.metadata.iter().enumerate() {
-        metadata.iter().for_each(|extent| places.push(DiskIndex(index), extent));
+        metadata
+            .iter()
+            .for_each(|extent| places.push(DiskIndex(index), extent));
     }
     for made in &assembly.volumes {
         let whole = Extent::new(ByteOffset(0), made.volume.size()).unwrap();
         match &made.content {
-            Content::Exactly(list, _) => list.iter().for_each(|run| made.volume.trace(run, &mut places)),
+            Content::Exactly(list, _) => list
+                .iter()
+                .for_each(|run| made.volume.trace(run, &mut places)),
             Content::Look | Content::Whole(_) => made.volume.trace(whole, &mut places),
         }
     }
@@ -493,22 +569,37 @@ fn kept(assembly: &Assembly<'_>, disks: &[Disk]) -> Vec<ExtentList> {
 
 #[test]
 fn nothing_is_lost_with_all_that_is_not_kept() {
-    for set in recording().iter().filter(|set| set.name != "wrap" && set.name != "raid5_ppl" && set.name != "raid5_reshape") {
+    for set in recording()
+        .iter()
+        .filter(|set| set.name != "wrap" && set.name != "raid5_ppl" && set.name != "raid5_reshape")
+    {
         let mut disks = Disk::all(&set.members);
         let assembly = assemble(&set.kind, &disks, &[]).unwrap();
         let kept = kept(&assembly, &disks);
-        let names: Vec<String> = assembly.volumes.iter().map(|made| made.name.clone()).collect();
+        let names: Vec<String> = assembly
+            .volumes
+            .iter()
+            .map(|made| made.name.clone())
+            .collect();
         drop(assembly);
         let total: u64 = kept.iter().map(|list| list.total().0).sum();
         let size: u64 = set.members.iter().map(|member| member.size).sum();
         if set.kind == "lvm" {
-            assert!(total < size / 10 * 9, "{}: {total} of {size} kept", set.name);
+            assert!(
+                total < size / 10 * 9,
+                "{}: {total} of {size} kept",
+                set.name
+            );
         }
         for (disk, kept) in disks.iter_mut().zip(kept) {
             disk.kept = Some(kept);
         }
         let assembly = assemble(&set.kind, &disks, &[]).unwrap();
-        let again: Vec<String> = assembly.volumes.iter().map(|made| made.name.clone()).collect();
+        let again: Vec<String> = assembly
+            .volumes
+            .iter()
+            .map(|made| made.name.clone())
+            .collect();
         assert_eq!(again, names);
         if SPECIAL.contains(&set.name.as_str()) || set.name == "cache" {
             continue;
@@ -532,7 +623,9 @@ fn the_parity_of_what_is_kept_is_right() {
     };
     let mut levels = 0;
     for set in recording().iter().filter(|set| set.kind == "md") {
-        let off = ["stale", "building", "rebuild", "replace", "reshape", "ppl", "spare"];
+        let off = [
+            "stale", "building", "rebuild", "replace", "reshape", "ppl", "spare",
+        ];
         let levels_with = ["raid4", "raid5_", "raid6_", "raid10_", "raid1_"];
         if off.iter().any(|word| set.name.contains(word))
             || !levels_with.iter().any(|level| set.name.starts_with(level))
@@ -551,7 +644,9 @@ fn the_parity_of_what_is_kept_is_right() {
         let assembly = assemble("md", &disks, &[]).unwrap();
         let mut places = Places::new(disks.len());
         for (index, metadata) in assembly.metadata.iter().enumerate() {
-            metadata.iter().for_each(|extent| places.push(DiskIndex(index), extent));
+            metadata
+                .iter()
+                .for_each(|extent| places.push(DiskIndex(index), extent));
         }
         for (start, end) in &runs {
             volume(&assembly, "").trace(Extent::between(*start, *end).unwrap(), &mut places);
@@ -565,9 +660,15 @@ fn the_parity_of_what_is_kept_is_right() {
             for (start, end) in &runs {
                 let len = (end - start) as usize;
                 let (mut got, mut wanted) = (vec![0; len], vec![0; len]);
-                volume(&assembly, "").read_at(ByteOffset(*start), &mut got).unwrap();
+                volume(&assembly, "")
+                    .read_at(ByteOffset(*start), &mut got)
+                    .unwrap();
                 pattern(expected.tag.unwrap(), *start, &mut wanted);
-                assert!(got == wanted, "{} without {without}, {start}..{end}", set.name);
+                assert!(
+                    got == wanted,
+                    "{} without {without}, {start}..{end}",
+                    set.name
+                );
             }
         }
     }
@@ -578,17 +679,27 @@ fn the_parity_of_what_is_kept_is_right() {
 /// that reads differently without anybody noticing that the metadata is another.
 #[test]
 fn a_wrong_byte_in_the_metadata_never_moves_data() {
-    for name in ["plain", "thin", "raid5_left-symmetric", "raid1_0.90", "snap"] {
+    for name in [
+        "plain",
+        "thin",
+        "raid5_left-symmetric",
+        "raid1_0.90",
+        "snap",
+    ] {
         let set = set(name);
         let places: Vec<(usize, usize, usize)> = set
             .members
             .iter()
             .enumerate()
             .flat_map(|(member, image)| {
-                image.runs.iter().enumerate().filter_map(move |(index, run)| match &run.what {
-                    What::Bytes(bytes) => Some((member, index, bytes.len())),
-                    _ => None,
-                })
+                image
+                    .runs
+                    .iter()
+                    .enumerate()
+                    .filter_map(move |(index, run)| match &run.what {
+                        What::Bytes(bytes) => Some((member, index, bytes.len())),
+                        _ => None,
+                    })
             })
             .collect();
         let mut noise = 0x9E37_79B9_7F4A_7C15_u64;
@@ -612,7 +723,10 @@ fn a_wrong_byte_in_the_metadata_never_moves_data() {
                     assert!(list.iter().all(|extent| extent.end() <= image.size));
                 }
                 // Snapshots' tables have no checksum.
-                let expected = set.volumes.iter().find(|e| e.name.is_empty() || e.name == made.name);
+                let expected = set
+                    .volumes
+                    .iter()
+                    .find(|e| e.name.is_empty() || e.name == made.name);
                 if let Some(expected) = expected.filter(|_| name != "snap") {
                     check(&*made.volume, expected, &made.name);
                 }
