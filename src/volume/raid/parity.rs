@@ -65,6 +65,7 @@ impl Rotation {
 }
 
 /// Rows with parity.
+#[derive(Debug)]
 pub(crate) struct Parity {
     rotation: Rotation,
     /// Q lies on the last slot, and the others are a RAID 5.

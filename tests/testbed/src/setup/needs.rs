@@ -257,6 +257,12 @@ pub const ALL: &[Need] = &[
     ),
     need(
         Purpose::Checks,
+        "lvm2",
+        "lvm",
+        "volume groups to read in tests",
+    ),
+    need(
+        Purpose::Checks,
         "gdisk",
         "sgdisk",
         "a second opinion on partition tables",
