@@ -7,6 +7,7 @@
 mod cases;
 #[path = "../../../map_support/mod.rs"]
 mod map_support;
+mod sets;
 
 use cases::{CASES, Case};
 use haulier::usedmap::Policy;
