@@ -195,7 +195,7 @@ fn survives_with_only_its_used_clusters(variant: Variant) {
     );
     assert_eq!(region.uuid.as_deref(), Some(blkid.trim()));
     is_tight(variant, &fixture, &map);
-    punch(&fixture.image, &map.extents.subtract(&map.nonzero_only()));
+    punch(&fixture.image, &map.extents.subtract(map.nonzero_only()));
     fixture.check();
     assert_eq!(fixture.read_files(), fixture.files);
 }
@@ -253,7 +253,7 @@ fn fat32_of_fewer_clusters_than_the_specification_wants() {
     assert_eq!(region.policy, Policy::UsedBlocks, "{}", region.reason);
     assert_eq!(region.filesystem.as_deref(), Some("fat32"));
     assert_eq!(region.length_bytes, SHRUNK);
-    let used = map.extents.subtract(&map.nonzero_only());
+    let used = map.extents.subtract(map.nonzero_only());
     assert_eq!(used, whole);
     punch(&fixture.image, &used);
     resize(64 * MIB);

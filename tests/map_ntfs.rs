@@ -276,7 +276,7 @@ fn survives_with_only_its_used_clusters(variant: Variant) {
     // The tail behind a shrunk filesystem is soiled, so it is taken; it is free all the same. Behind
     // one that was grown is the copy of the boot sector.
     let kept = if variant.content == Content::Shrunk {
-        map.extents.subtract(&map.nonzero_only())
+        map.extents.subtract(map.nonzero_only())
     } else {
         map.extents
     };

@@ -134,7 +134,7 @@ impl Disk {
 
 fn pattern(tag: u64, from: u64, out: &mut [u8]) {
     for (at, byte) in (from..).zip(out) {
-        *byte = (at / 8 + 1 | tag << 48).to_le_bytes()[(at % 8) as usize];
+        *byte = ((at / 8 + 1) | (tag << 48)).to_le_bytes()[(at % 8) as usize];
     }
 }
 

@@ -79,6 +79,7 @@ pub(crate) struct Parity {
 
 /// The slots of one row.
 struct Row {
+    #[cfg(test)]
     p: u64,
     q: Option<u64>,
     data: u64,
@@ -170,7 +171,12 @@ impl Parity {
             (2, false) => Some(q),
             _ => None,
         };
-        Row { p, q, data }
+        Row {
+            #[cfg(test)]
+            p,
+            q,
+            data,
+        }
     }
 }
 

@@ -26,10 +26,8 @@ fn compute_sector(algorithm: u32, raid_disks: i64, level: i64, chunk: i64) -> (i
             _ => pd = data_disks,
         }
         match algorithm {
-            0 | 1 => {
-                if dd >= pd {
-                    dd += 1;
-                }
+            0 | 1 if dd >= pd => {
+                dd += 1;
             }
             2 | 3 => dd = (pd + 1 + dd) % raid_disks,
             4 => dd += 1,
