@@ -144,5 +144,5 @@ pub(super) fn used_of(volume: &dyn crate::device::ReadAt, name: &str) -> ExtentL
         .find(|region| region.policy == Policy::UsedBlocks)
         .unwrap_or_else(|| panic!("the filesystem was not understood: {:#?}", map.regions));
     assert_eq!(filesystem.filesystem.as_deref(), Some(name));
-    map.extents.subtract(&map.nonzero_only())
+    map.extents.subtract(map.nonzero_only())
 }

@@ -95,7 +95,7 @@ fn kept_by_map(disk: &Disk, secrets: &Secrets) -> ExtentList {
     let inside = map.volumes.first();
     let inside = inside.unwrap_or_else(|| panic!("it stayed closed: {:?}", map.regions));
     println!("{:?}", inside);
-    map.extents.subtract(&map.nonzero_only())
+    map.extents.subtract(map.nonzero_only())
 }
 
 /// SHA-256 of a run of a volume.
