@@ -213,7 +213,8 @@ fn blocks(file: &fs::File) -> [u64; 3] {
 
 #[test]
 fn metadata_that_is_not_understood_is_refused() {
-    let cases: [(&str, fn(&mut Vec<u8>)); 7] = [
+    type Change = fn(&mut Vec<u8>);
+    let cases: [(&str, Change); 7] = [
         ("converting it (state 5", |block| block[0x0C] = 5),
         ("on the way to 1", |block| block[0x0E] = 1),
         ("method 0x8006", |block| block[0x64] = 6),
@@ -499,8 +500,11 @@ fn encrypt(image: &str, plain: &Path, used: &ExtentList, dir: &Path) -> PathBuf 
     path
 }
 
-/// Encrypts the sector at an offset: AES-XTS 256 for a key of 64 bytes, AES-CBC 128 for one of 16.
-fn encryptor(key: &[u8]) -> Box<dyn Fn(u64, &mut [u8])> {
+/// Encrypts the sector at an offset in bytes.
+type Encryptor = Box<dyn Fn(u64, &mut [u8])>;
+
+/// AES-XTS 256 for a key of 64 bytes, AES-CBC 128 for one of 16.
+fn encryptor(key: &[u8]) -> Encryptor {
     use aes::cipher::{Array, BlockCipherEncrypt, KeyInit};
     use aes::{Aes128, Aes256};
     if key.len() == 64 {
