@@ -27,15 +27,15 @@ struct Recording {
 }
 
 #[derive(Deserialize)]
-struct Set {
+pub(super) struct Set {
     name: String,
     kind: String,
-    members: Vec<Image>,
-    volumes: Vec<Expected>,
+    pub(super) members: Vec<Image>,
+    pub(super) volumes: Vec<Expected>,
 }
 
 #[derive(Deserialize, Clone)]
-struct Image {
+pub(super) struct Image {
     size: u64,
     runs: Vec<Run>,
 }
@@ -86,11 +86,11 @@ impl From<Vec<serde_json::Value>> for Run {
 }
 
 #[derive(Deserialize)]
-struct Expected {
-    name: String,
-    size: u64,
+pub(super) struct Expected {
+    pub(super) name: String,
+    pub(super) size: u64,
     /// All of it is the pattern with this tag, or
-    tag: Option<u64>,
+    pub(super) tag: Option<u64>,
     /// it is this.
     runs: Option<Vec<Run>>,
 }
@@ -104,7 +104,7 @@ fn recording() -> &'static [Set] {
     &recording.sets
 }
 
-fn set(name: &str) -> &'static Set {
+pub(super) fn set(name: &str) -> &'static Set {
     recording()
         .iter()
         .find(|set| set.name == name)
@@ -112,7 +112,7 @@ fn set(name: &str) -> &'static Set {
 }
 
 /// A member as a disk.
-struct Disk {
+pub(super) struct Disk {
     images: Arc<Vec<Image>>,
     index: usize,
     /// Everything else is overwritten.
@@ -120,7 +120,7 @@ struct Disk {
 }
 
 impl Disk {
-    fn all(images: &[Image]) -> Vec<Self> {
+    pub(super) fn all(images: &[Image]) -> Vec<Self> {
         let images = Arc::new(images.to_vec());
         (0..images.len())
             .map(|index| Self {
