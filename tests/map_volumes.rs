@@ -4,7 +4,7 @@
 //! digest of every file must not notice.
 //!
 //! What needs the kernel's drivers (arrays, dm-raid, thin pools, snapshots) is recorded:
-//! `src/volume/recorded.rs`.
+//! `src/volume/recorded/`.
 
 mod map_support;
 

@@ -16,6 +16,8 @@ mod build;
 mod label;
 mod metadata;
 mod raid;
+#[cfg(test)]
+mod tests;
 mod text;
 
 pub(crate) use assemble::assemble;

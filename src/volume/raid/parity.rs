@@ -79,6 +79,7 @@ pub(crate) struct Parity {
 
 /// The slots of one row.
 struct Row {
+    /// Reading does without: it is whatever of the row is left.
     #[cfg(test)]
     p: u64,
     q: Option<u64>,

@@ -4,6 +4,7 @@
 #![allow(
     clippy::arithmetic_side_effects,
     clippy::as_conversions,
+    clippy::collapsible_match,
     clippy::indexing_slicing
 )]
 

@@ -61,15 +61,15 @@ pub(super) fn read_block(
     Ok(bytes)
 }
 
-/// What is called with a key and its value; an error in words ends the walk.
-type Leaf<'a> = dyn FnMut(u64, &[u8]) -> Result<(), String> + 'a;
+/// What is called with each key and value.
+type Leaf<'a> = &'a mut dyn FnMut(u64, &[u8]) -> Result<(), String>;
 
 /// Calls `leaf(key, value)` for all entries of a tree, in ascending order of their keys.
 pub(super) fn walk(
     metadata: &dyn ReadAt,
     root: u64,
     value_size: usize,
-    leaf: &mut Leaf<'_>,
+    leaf: Leaf<'_>,
 ) -> Result<(), String> {
     let mut walker = Walker {
         metadata,
@@ -85,7 +85,7 @@ pub(super) fn walk(
 struct Walker<'a> {
     metadata: &'a dyn ReadAt,
     value_size: usize,
-    leaf: &'a mut Leaf<'a>,
+    leaf: Leaf<'a>,
     last: Option<u64>,
     budget: u64,
 }
