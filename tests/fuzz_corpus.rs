@@ -94,6 +94,16 @@ fn the_seeds_are_understood() {
     }
 }
 
+/// A replay that reads the journal from where it has just been written to would be no replay.
+#[test]
+fn a_journal_that_writes_to_itself_is_refused() {
+    let content = fs::read(corpus().join("ext_journal/writes_to_itself")).unwrap();
+    let map = check::check(&content).unwrap();
+    let region = &map.regions[0];
+    assert_eq!(region.policy, Policy::CopyNonzero);
+    assert!(region.reason.contains("block 9000, which it must not"));
+}
+
 #[test]
 fn squeezing_and_reading_give_the_image_back() {
     use haulier::device::ReadAt;

@@ -188,7 +188,7 @@ fn read_copy(
     let points_to = Some(header.alternate_lba);
     let entries = read_sectors(disk, sector, header.entries_lba, header.array_bytes)
         .map_err(|flaw| (format!("of its entries, {flaw}"), points_to))?;
-    if crc32fast::hash(&entries) != header.entries_crc {
+    if crc32fast::hash(&entries) != header.entries_crc && !cfg!(fuzzing) {
         return Err((
             format!(
                 "the checksum of its entries at sector {} does not match",

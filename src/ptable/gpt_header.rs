@@ -89,7 +89,8 @@ fn parse(bytes: &[u8], lba: Lba) -> Result<GptHeader, Flaw> {
     hasher.update(covered.get(..0x10).unwrap_or_default());
     hasher.update(&[0; 4]);
     hasher.update(covered.get(0x14..).unwrap_or_default());
-    if hasher.finalize() != header_crc {
+    // A fuzzer cannot guess checksums: for it any is right.
+    if hasher.finalize() != header_crc && !cfg!(fuzzing) {
         return Err("its checksum does not match".into());
     }
     if my_lba != lba {

@@ -42,6 +42,10 @@ impl Checksum {
 
     /// Whether a block, which starts with the field, has the checksum of all that is behind it.
     pub(super) fn accepts(self, block: &[u8]) -> bool {
+        // A fuzzer cannot guess checksums: for it any is right.
+        if cfg!(fuzzing) {
+            return true;
+        }
         let body = block.get(FIELD..).unwrap_or_default();
         match self {
             Self::Crc32c => (!crc32c(!0, [body])).to_le_bytes() == read_array(block, 0),

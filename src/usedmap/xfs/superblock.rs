@@ -16,7 +16,7 @@ use crate::bytes::{
 use crate::device::ReadAt;
 use crate::refusal::Refusal;
 use crate::units::ByteOffset;
-use crate::usedmap::crc::crc32c;
+use crate::usedmap::crc::{crc32c, matches_checksum};
 use uuid::Uuid;
 
 /// The fields up to the end of `sb_meta_uuid`.
@@ -295,7 +295,7 @@ impl Superblock {
 /// Whether `bytes` match their checksum, which is stored inside them at `crc_at` and counts as 0
 /// there (`xfs_verify_cksum`).
 pub(super) fn has_crc(bytes: &[u8], crc_at: usize, stored: u32) -> bool {
-    crc_of(bytes, crc_at) == stored
+    matches_checksum(crc_of(bytes, crc_at), stored)
 }
 
 /// The checksum of metadata that keeps it at `crc_at` (`xfs_calc_cksum`).

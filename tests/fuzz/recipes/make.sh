@@ -25,15 +25,16 @@ ext() { # NAME SIZE mke2fs-arguments...
     mke2fs -q -F -F -d tree "$@" disk.img
     keep ext "$name"
 }
-journal() { # NAME mke2fs-features open
+journal() { # NAME mke2fs-features open first-block
+    b=$4
     truncate -s 16M disk.img
     mke2fs -q -F -F -b 1024 -N 64 -J size=1 -t ext4 -O "$2" disk.img
     head -c 4096 /dev/zero | tr '\0' 'x' > four
     {
         echo "$3"
-        echo "journal_write -b 9000,9001,9002,9003 four"
-        echo "journal_write -r 9001,9002"
-        echo "journal_write -b 9002 four"
+        echo "journal_write -b $b,$((b + 1)),$((b + 2)),$((b + 3)) four"
+        echo "journal_write -r $((b + 1)),$((b + 2))"
+        echo "journal_write -b $((b + 2)) four"
         echo "journal_close"
     } > commands
     debugfs -w -f commands disk.img > /dev/null 2>&1
@@ -48,11 +49,13 @@ ext no_checksums 8M -t ext4 -b 1024 -N 64 -O ^metadata_csum,^64bit,^has_journal
 ext uninit_bg 16M -t ext4 -b 1024 -g 2048 -N 64 -O ^metadata_csum,uninit_bg,^has_journal
 ext mmp 8M -t ext4 -b 1024 -N 64 -O mmp,^has_journal
 ext sparse_super2 32M -t ext4 -b 1024 -N 64 -O sparse_super2,^has_journal,^resize_inode
-journal v3 metadata_csum,64bit "journal_open -c -v 3"
-journal v2 metadata_csum,64bit "journal_open -c -v 2"
+journal v3 metadata_csum,64bit "journal_open -c -v 3" 15000
+# Which are blocks of the journal itself.
+journal writes_to_itself metadata_csum,64bit "journal_open -c -v 3" 9000
+journal v2 metadata_csum,64bit "journal_open -c -v 2" 15000
 # The sum of debugfs is not right: a damaged one.
-journal v1 ^metadata_csum,64bit "journal_open -c"
-journal none ^metadata_csum,^64bit journal_open
+journal v1 ^metadata_csum,64bit "journal_open -c" 15000
+journal none ^metadata_csum,^64bit journal_open 15000
 truncate -s 16M disk.img
 mke2fs -q -F -F -b 1024 -N 64 -J size=1 -t ext3 disk.img
 debugfs -w -R "feature needs_recovery" disk.img > /dev/null 2>&1
