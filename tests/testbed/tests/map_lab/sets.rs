@@ -151,7 +151,7 @@ fn filling() -> String {
         for device in set.origins {
             script += &format!(
                 "lvm vgmknodes -q vg0
-                 mount -t ext4 {device} /mnt/x; fill /mnt/x 300 320; rm /mnt/x/large; umount /mnt/x\n"
+                 mount -t ext4 {device} /mnt/x; fill /mnt/x 60 69; rm /mnt/x/large; umount /mnt/x\n"
             );
         }
         script += &reading(set);
