@@ -71,7 +71,11 @@ fn a_copy_recovers_as_the_disk_does_whose_power_was_cut() {
 fn one_guest(disks: &[Disk; 3], cuts: usize, seed: u64, report: &mut Report) {
     let mut rng = Rng::with_seed(seed);
     let scratch = scratch().unwrap();
-    let at = |disk: &Disk, what: &str| scratch.path().join(format!("{}.{what}", disk.name));
+    let at = |disk: &Disk, what: &str| {
+        scratch
+            .path()
+            .join(format!("{}.{what}", disk.kind.driver()))
+    };
     let program = Path::new(env!("CARGO_BIN_EXE_powercut-writer"));
     let mut lab = Lab::new().program(program);
     let mut script = String::new();
@@ -183,7 +187,7 @@ fn one_cut(
 fn keep_failed(name: &str, image: &Path) -> PathBuf {
     let folder = target().join("powercut");
     fs::create_dir_all(&folder).unwrap();
-    let kept = folder.join(format!("{}.img", name.replace([' ', ','], "-")));
+    let kept = folder.join(format!("{}.img", name.replace([' ', ',', '(', ')'], "-")));
     sparse_copy(image, &kept);
     kept
 }

@@ -69,7 +69,14 @@ pub(crate) const ROUNDS: [[Disk; 3]; 3] = [
         Disk {
             name: "xfs (no reflink, no finobt)",
             kind: Kind::Xfs,
-            mkfs: &["mkfs.xfs", "-q", "-i", "size=1024", "-m", "reflink=0,finobt=0"],
+            mkfs: &[
+                "mkfs.xfs",
+                "-q",
+                "-i",
+                "size=1024",
+                "-m",
+                "reflink=0,finobt=0",
+            ],
             options: "discard,logbsize=256k",
         },
         Disk {
