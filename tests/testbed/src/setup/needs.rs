@@ -197,6 +197,18 @@ pub const ALL: &[Need] = &[
     ),
     need(
         Purpose::Guests,
+        "lvm2",
+        "lvm",
+        "volume groups in the laboratory",
+    ),
+    need(
+        Purpose::Guests,
+        "thin-provisioning-tools",
+        "thin_check",
+        "thin pools in the laboratory",
+    ),
+    need(
+        Purpose::Guests,
         "xz-utils",
         "xz",
         "unpacking the laboratory's kernel modules",

@@ -65,14 +65,6 @@ pub(crate) const CASES: &[Case] = &[
         check: &["ntfsfix", "-n"],
     },
     Case {
-        name: "ntfs_compressed",
-        driver: "ntfs3",
-        options: "-o prealloc",
-        mib: 64,
-        mkfs: &["mkfs.ntfs", "-Q", "-q", "-F", "-C"],
-        check: &["ntfsfix", "-n"],
-    },
-    Case {
         name: "f2fs",
         driver: "f2fs",
         options: "",

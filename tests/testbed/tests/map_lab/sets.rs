@@ -79,8 +79,7 @@ const SETS: &[Set] = &[
                lvm lvcreate -q -y -W y -n linear -L 64M vg0
                lvm lvcreate -q -y -W y -n striped -i 2 -I 64k -L 64M vg0
                lvm lvcreate -q -y --type thin-pool -n pool -L 160M --poolmetadatasize 4M vg0
-               lvm lvcreate -q -y --type thin -n thin -V 128M --thinpool pool vg0
-               lvm vgmknodes -q vg0",
+               lvm lvcreate -q -y --type thin -n thin -V 128M --thinpool pool vg0",
         volumes: &[
             ("linear", "/dev/vg0/linear"),
             ("striped", "/dev/vg0/striped"),
@@ -99,7 +98,7 @@ const SETS: &[Set] = &[
             ),
         ],
         origins: &["/dev/vg0/thin", "/dev/vg0/linear"],
-        open: "lvm vgchange -q -ay vg0; lvm vgmknodes -q vg0",
+        open: "lvm vgchange -q -ay vg0",
         close: "lvm vgchange -q -an vg0",
     },
 ];
@@ -150,8 +149,7 @@ fn filling() -> String {
         }
         for device in set.origins {
             script += &format!(
-                "lvm vgmknodes -q vg0
-                 mount -t ext4 {device} /mnt/x; fill /mnt/x 300 320; rm /mnt/x/large; umount /mnt/x\n"
+                "mount -t ext4 {device} /mnt/x; fill /mnt/x 60 69; rm /mnt/x/large; umount /mnt/x\n"
             );
         }
         script += &reading(set);
