@@ -83,7 +83,7 @@ fn fsync_files(mounted: &Mounted, round: u64) {
         file.write_all_at(&bytes, at).unwrap();
         file.sync_all().unwrap();
     };
-    // First: after a rename fsync commits instead of writing a log.
+    // First, with a commit behind it: after such things fsync commits instead of writing a log.
     let old = round
         .checked_sub(1)
         .map_or("w9".into(), |last| format!("renamed{last}"));
@@ -91,15 +91,6 @@ fn fsync_files(mounted: &Mounted, round: u64) {
     fs::rename(mounted.path(&old), &new).unwrap();
     let renamed = fs::File::open(new).unwrap();
     renamed.sync_all().unwrap();
-    for number in 0..40 {
-        let len = 1 + noise.below(300_000);
-        let folder = if number % 3 == 0 { "sub/" } else { "" };
-        write(&format!("{folder}new{number}"), 0, noise.bytes(len));
-    }
-    for name in ["w1", "w3", "shared", "sub/s1", "sub/s8"] {
-        let at = noise.below(100_000);
-        write(name, at, noise.bytes(60_000));
-    }
     let shortened = fs::OpenOptions::new()
         .write(true)
         .open(mounted.path("w7"))
@@ -111,6 +102,16 @@ fn fsync_files(mounted: &Mounted, round: u64) {
         &["-o", "1M", "-l", "3M", arg(&mounted.path("preallocated"))],
     );
     write("preallocated", 1 << 20, noise.bytes(50_000));
+    mounted.btrfs(&["filesystem", "sync"]);
+    for number in 0..40 {
+        let len = 1 + noise.below(300_000);
+        let folder = if number % 3 == 0 { "sub/" } else { "" };
+        write(&format!("{folder}new{number}"), 0, noise.bytes(len));
+    }
+    for name in ["w1", "w3", "shared", "sub/s1", "sub/s8"] {
+        let at = noise.below(100_000);
+        write(name, at, noise.bytes(60_000));
+    }
 }
 
 impl Cut {
