@@ -2,12 +2,17 @@
 //! the next mount has to replay. A copy that was punched must replay to the same files as one that
 //! was not.
 
-use crate::fixture::{Attached, Digests, Fixture, Mounted, Variant, fill, map, spanning, variant};
-use crate::map_support::{Noise, arg, digests, punch, run};
+use crate::damage::{Patched, set};
+use crate::fixture::{
+    Attached, Digests, Fixture, MIB, Mounted, Variant, fill, map, spanning, variant,
+};
+use crate::map_support::{Noise, arg, digests, punch, run, try_run};
+use haulier::device::MemDisk;
 use haulier::usedmap::State;
 use std::fs;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 /// A filesystem as a power cut leaves it, twice.
 struct Cut {
@@ -78,15 +83,14 @@ fn fsync_files(mounted: &Mounted, round: u64) {
         file.write_all_at(&bytes, at).unwrap();
         file.sync_all().unwrap();
     };
-    for number in 0..40 {
-        let len = 1 + noise.below(300_000);
-        let folder = if number % 3 == 0 { "sub/" } else { "" };
-        write(&format!("{folder}new{number}"), 0, noise.bytes(len));
-    }
-    for name in ["w1", "w3", "shared", "sub/s1", "sub/s8"] {
-        let at = noise.below(100_000);
-        write(name, at, noise.bytes(60_000));
-    }
+    // First, with a commit behind it: after such things fsync commits instead of writing a log.
+    let old = round
+        .checked_sub(1)
+        .map_or("w9".into(), |last| format!("renamed{last}"));
+    let new = mounted.path(&format!("renamed{round}"));
+    fs::rename(mounted.path(&old), &new).unwrap();
+    let renamed = fs::File::open(new).unwrap();
+    renamed.sync_all().unwrap();
     let shortened = fs::OpenOptions::new()
         .write(true)
         .open(mounted.path("w7"))
@@ -98,13 +102,16 @@ fn fsync_files(mounted: &Mounted, round: u64) {
         &["-o", "1M", "-l", "3M", arg(&mounted.path("preallocated"))],
     );
     write("preallocated", 1 << 20, noise.bytes(50_000));
-    let old = round
-        .checked_sub(1)
-        .map_or("w9".into(), |last| format!("renamed{last}"));
-    let new = mounted.path(&format!("renamed{round}"));
-    fs::rename(mounted.path(&old), &new).unwrap();
-    let renamed = fs::File::open(new).unwrap();
-    renamed.sync_all().unwrap();
+    mounted.btrfs(&["filesystem", "sync"]);
+    for number in 0..40 {
+        let len = 1 + noise.below(300_000);
+        let folder = if number % 3 == 0 { "sub/" } else { "" };
+        write(&format!("{folder}new{number}"), 0, noise.bytes(len));
+    }
+    for name in ["w1", "w3", "shared", "sub/s1", "sub/s8"] {
+        let at = noise.below(100_000);
+        write(name, at, noise.bytes(60_000));
+    }
 }
 
 impl Cut {
@@ -166,6 +173,27 @@ fn the_log_of_a_power_cut_survives_on_several_devices() {
     a_log_survives(spanning("cut", 2, 1, raid), ",compress=zstd");
     let raid = &["-d", "raid5", "-m", "raid1"];
     a_log_survives(spanning("cut", 3, 1, raid), "");
+}
+
+/// The proof can fail: by a map that knows nothing of the log, the next mount finds none to replay.
+#[test]
+fn a_map_without_the_log_loses_it() {
+    let cut = cut(variant("cut", &[]), "");
+    let disk = Arc::new(MemDisk(fs::read(&cut.punched[0]).unwrap()));
+    let with = Patched::of(&disk).map().used.unwrap();
+    let no_log = |superblock: &mut [u8]| set(superblock, 0x60, 0);
+    let without = Patched::of(&disk).with(64 << 10, 4096, no_log).map();
+    assert_eq!(without.state, State::Clean, "{}", without.reason);
+    let without = without.used.unwrap();
+    assert!(without.subtract(&with).is_empty());
+    let log = with.subtract(&without).total().0;
+    assert!(log > MIB, "{log} bytes");
+    punch(&cut.punched[0], &without);
+    let attached = Attached::new(&cut.punched);
+    let words = ["-t", "btrfs", attached.loops[0].as_str(), arg(&cut.at)];
+    assert!(!try_run("mount", &words).status.success(), "it is mounted");
+    drop(attached);
+    assert!(cut.replayed(&cut.whole).len() > 400);
 }
 
 /// Where the log cannot be read, all that is allocated is taken: log and data are in there.
