@@ -67,7 +67,11 @@ fn every_type_of_dm_raid_lies_where_the_kernel_put_it() {
                 let mut word = [0; 8];
                 images[slot].read_at(ByteOffset(byte), &mut word).unwrap();
                 let found = u64::from_le_bytes(word);
-                assert_eq!(found, at / 8 + 1 | tag << 48, "{name} at {at} on {slot}");
+                assert_eq!(
+                    found,
+                    (at / 8 + 1) | (tag << 48),
+                    "{name} at {at} on {slot}"
+                );
             }
         }
         kinds.push(segment.kind.clone());

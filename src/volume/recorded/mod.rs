@@ -139,7 +139,7 @@ impl Disk {
 fn pattern(tag: u64, from: u64, out: &mut [u8]) {
     let (mut at, mut rest) = (from, out);
     while !rest.is_empty() {
-        let word = (at / 8 + 1 | tag << 48).to_le_bytes();
+        let word = ((at / 8 + 1) | (tag << 48)).to_le_bytes();
         let skip = (at % 8) as usize;
         let len = (8 - skip).min(rest.len());
         rest[..len].copy_from_slice(&word[skip..skip + len]);
