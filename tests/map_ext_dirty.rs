@@ -116,7 +116,7 @@ impl Busy {
                     file.write_all_at(&self.noise.bytes(3000), at).unwrap();
                     file.sync_all().unwrap();
                 }
-                (5, _) if self.number % 3 == 0 => {
+                (5, _) if self.number.is_multiple_of(3) => {
                     // Folders have blocks of metadata: freeing them revokes.
                     let folder = self.mounted.path().join("large");
                     fs::create_dir_all(&folder).unwrap();

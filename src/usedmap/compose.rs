@@ -15,10 +15,10 @@ use super::sets::{Assembled, Sets, TakeError};
 use crate::device::ReadAt;
 use crate::error::{Error, Kind, Result};
 use crate::extent::{Extent, ExtentList};
-use crate::ptable::PartitionTable;
+use crate::ptable::{Partition, PartitionTable};
 use crate::units::{ByteOffset, SectorSize};
 use crate::volume::crypt::Secrets;
-use crate::volume::{Content, DiskIndex, Part, Places, SharedVolume, Slice};
+use crate::volume::{Content, DiskIndex, Part, Places, SharedVolume, Slice, md};
 use std::collections::VecDeque;
 use std::sync::Arc;
 
@@ -265,18 +265,21 @@ impl<'a> Work<'a, '_> {
         table: PartitionTable,
         signatures: &[Signature],
     ) -> Result<()> {
-        if let Some(owner) = signatures.iter().find(|s| s.owns_whole_disk()) {
-            // The table that is seen on one member describes what all of them make together.
-            if owner.name == identify::MD {
-                return self.look(id, std::slice::from_ref(owner));
-            }
-            self.found(id, finding::of_unknown_inside(owner));
-            return Ok(());
-        }
         let Some(node) = self.composition.node(id) else {
             return Ok(());
         };
         let (volume, depth) = (Arc::clone(&node.volume), node.depth);
+        if let Some(owner) = signatures.iter().find(|s| s.owns_whole_disk()) {
+            let partitions = table.partitions.iter().filter_map(Partition::extent);
+            if owner.name != identify::MD {
+                self.found(id, finding::of_unknown_inside(owner));
+                return Ok(());
+            }
+            // The table that is seen on one member describes what all of them make together.
+            if !md::is_of_a_partition(&*volume, partitions) {
+                return self.look(id, std::slice::from_ref(owner));
+            }
+        }
         let Division {
             partitions,
             mut pieces,

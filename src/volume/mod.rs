@@ -17,6 +17,8 @@ pub mod crypt;
 pub(crate) mod lvm;
 pub(crate) mod md;
 mod raid;
+#[cfg(test)]
+mod recorded;
 mod snapshot;
 mod thin;
 mod zeros;

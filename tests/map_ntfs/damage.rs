@@ -350,8 +350,8 @@ fn the_copy_of_the_boot_sector_is_always_taken() {
     assert_eq!(map.regions[1].start_byte, size);
     // In the middle of the partition, where NT 3.51 kept it.
     let sound = Sound::new();
-    sound.file().set_len(20 << 20).unwrap();
-    let at = 10 << 20;
+    sound.file().set_len(24 << 20).unwrap();
+    let at = 12 << 20;
     let middle: ExtentList = Extent::between(at, at + 512).into_iter().collect();
     assert!(map_of(&sound.image).extents.intersect(&middle).is_empty());
     sound.write(at, &sound.read(0, 512));

@@ -98,7 +98,8 @@ impl ChunkTree {
             let devid = item.devid;
             if item.fsid != sb.metadata_uuid {
                 return Err(Refusal::Unsupported(format!(
-                    "it grew out of a read-only seed, device {devid} (take the seed out with                      'btrfs device delete' for a smaller copy)"
+                    "it grew out of a read-only seed, device {devid} (take the seed out with \
+                     'btrfs device delete' for a smaller copy)"
                 )));
             }
             let Some(device) = devices

@@ -158,7 +158,8 @@ impl<'a> Extents<'a> {
             };
             if counted != stated {
                 return Err(Refusal::Damaged(format!(
-                    "in block group {start} its extents have {counted} bytes, it says {stated}                      {ADVICE}"
+                    "in block group {start} its extents have {counted} bytes, it says {stated} \
+                     {ADVICE}"
                 )));
             }
         }

@@ -77,7 +77,8 @@ impl Superblock {
         let flags = self.flags & !FLAGS_KNOWN;
         if flags != 0 {
             return unsupported(format!(
-                "its superblock has flags unknown here ({flags:#x}); btrfstune may have been                  changing it (let it finish for a smaller copy)"
+                "its superblock has flags unknown here ({flags:#x}); btrfstune may have been \
+                 changing it (let it finish for a smaller copy)"
             ));
         }
         Ok(())

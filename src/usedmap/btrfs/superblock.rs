@@ -125,7 +125,8 @@ impl Superblock {
                 (Ok(first), Ok(copy)) if copy.is_newer_than(first) => {
                     return Err(Unusable {
                         refusal: Refusal::Damaged(format!(
-                            "the copy of its superblock at byte {at} is newer than the superblock                              (mount it once and unmount it for a smaller copy)"
+                            "the copy of its superblock at byte {at} is newer than the superblock \
+                             (mount it once and unmount it for a smaller copy)"
                         )),
                         copy: Some(Box::new(copy)),
                     });
@@ -133,7 +134,8 @@ impl Superblock {
                 (Err(Refusal::Damaged(_)), Ok(copy)) => {
                     return Err(Unusable {
                         refusal: Refusal::Damaged(format!(
-                            "its superblock is destroyed, the copy at byte {at} is whole (run                              'btrfs rescue super-recover' for a smaller copy)"
+                            "its superblock is destroyed, the copy at byte {at} is whole (run \
+                             'btrfs rescue super-recover' for a smaller copy)"
                         )),
                         copy: Some(Box::new(copy)),
                     });

@@ -46,7 +46,7 @@ pub(crate) struct Header {
     pub label: Option<String>,
     /// How it is encrypted, for people: `aes-xts-plain64`.
     pub cipher: String,
-    /// What opens it, for people, as an object: "its passphrase or a key file".
+    /// What opens it, for people, as an object of "give": "its passphrase or a key file".
     pub opened_by: String,
     /// Whether it opens without any secret: BitLocker whose protection is suspended.
     pub opens_by_itself: bool,

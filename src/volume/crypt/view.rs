@@ -195,6 +195,8 @@ impl Volume for View<'_> {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::arithmetic_side_effects)]
+
     use super::*;
     use crate::device::read::MemDisk;
     use crate::extent::ExtentList;

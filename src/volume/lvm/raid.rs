@@ -170,7 +170,8 @@ fn readable(
     Ok((readable, fresh.clean))
 }
 
-fn geometry(
+/// The layout of a volume of `size` bytes on `slots` images.
+pub(super) fn geometry(
     segment: &Segment,
     size: u64,
     slots: usize,

@@ -19,10 +19,14 @@ mod v1;
 
 pub(crate) use assemble::assemble;
 
+use crate::bytes::{read_u32be, read_u32le};
 use crate::device::ReadAt;
-use crate::extent::ExtentList;
+use crate::extent::{Extent, ExtentList};
 use crate::refusal::Refusal;
+use crate::units::{ByteLen, ByteOffset};
 
+/// `MD_SB_MAGIC`, of every version.
+const MAGIC: u32 = 0xA92B_4EFC;
 /// md counts in sectors of 512 bytes, whatever the disk's are.
 const SECTOR: u64 = 512;
 
@@ -190,4 +194,31 @@ pub(crate) fn member(volume: &dyn ReadAt) -> Result<Member, Refusal> {
             "it has md superblocks of two versions: one of them is stale".into(),
         )),
     }
+}
+
+/// Whether an md superblock that seems to be that of a whole disk is that of one of its partitions,
+/// which ends where the disk does: the places at the end are counted from it (versions 0.90, 1.0).
+pub(crate) fn is_of_a_partition(
+    disk: &dyn ReadAt,
+    partitions: impl Iterator<Item = Extent> + Clone,
+) -> bool {
+    let size = disk.size().0;
+    let found = |at: Option<u64>| {
+        let at = at.filter(|at| {
+            let mut magic = [0; 4];
+            disk.read_at(ByteOffset(*at), &mut magic).is_ok()
+                && (read_u32le(&magic, 0) == MAGIC || read_u32be(&magic, 0) == MAGIC)
+        });
+        at.and_then(|at| Extent::new(ByteOffset(at), ByteLen(4096)))
+    };
+    if found(Some(0)).is_some() || found(Some(4096)).is_some() {
+        return false;
+    }
+    let at_the_end = [found(v0::place(size)), found(v1::place(0, size))];
+    at_the_end.iter().flatten().count() > 0
+        && at_the_end.iter().flatten().all(|superblock| {
+            partitions
+                .clone()
+                .any(|partition| partition.intersect(*superblock) == Some(*superblock))
+        })
 }

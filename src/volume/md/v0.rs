@@ -20,14 +20,13 @@
     clippy::indexing_slicing
 )]
 
-use super::{Health, Level, Member, Role, Version};
+use super::{Health, Level, MAGIC, Member, Role, Version};
 use crate::bytes::{read_u32be, read_u32le};
 use crate::device::ReadAt;
 use crate::extent::{Extent, ExtentList};
 use crate::refusal::Refusal;
 use crate::units::ByteOffset;
 
-const MAGIC: u32 = 0xA92B_4EFC;
 const BYTES: usize = 4096;
 const RESERVED: u64 = 64 << 10;
 /// Devices that it has room for.

@@ -22,14 +22,13 @@
     clippy::indexing_slicing
 )]
 
-use super::{Health, Level, Member, Role, SECTOR, Version};
+use super::{Health, Level, MAGIC, Member, Role, SECTOR, Version};
 use crate::bytes::{read_text, read_u8, read_u16le, read_u32le, read_u64le};
 use crate::device::ReadAt;
 use crate::extent::{Extent, ExtentList};
 use crate::refusal::Refusal;
 use crate::units::ByteOffset;
 
-const MAGIC: u32 = 0xA92B_4EFC;
 const HEAD: usize = 256;
 /// `MD_FEATURE_*`: those that do not change where data lies.
 const BITMAP_OFFSET: u32 = 1;

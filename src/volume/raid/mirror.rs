@@ -10,6 +10,7 @@
 use super::{Geometry, Piece};
 
 /// So many slots of so many bytes.
+#[derive(Debug)]
 pub(crate) struct Mirror {
     /// Copies.
     pub slots: usize,

@@ -53,7 +53,7 @@ pub(crate) struct Piece {
 }
 
 /// How the bytes lie on the slots. Everything is in bytes from the start of a slot's data.
-pub(crate) trait Geometry: Send + Sync {
+pub(crate) trait Geometry: std::fmt::Debug + Send + Sync {
     /// How many bytes there are.
     fn size(&self) -> u64;
     /// How many slots.

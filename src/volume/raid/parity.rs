@@ -65,6 +65,7 @@ impl Rotation {
 }
 
 /// Rows with parity.
+#[derive(Debug)]
 pub(crate) struct Parity {
     rotation: Rotation,
     /// Q lies on the last slot, and the others are a RAID 5.
@@ -78,6 +79,8 @@ pub(crate) struct Parity {
 
 /// The slots of one row.
 struct Row {
+    /// Reading does without: it is whatever of the row is left.
+    #[cfg(test)]
     p: u64,
     q: Option<u64>,
     data: u64,
@@ -169,7 +172,12 @@ impl Parity {
             (2, false) => Some(q),
             _ => None,
         };
-        Row { p, q, data }
+        Row {
+            #[cfg(test)]
+            p,
+            q,
+            data,
+        }
     }
 }
 

@@ -30,6 +30,7 @@ impl Raid10Layout {
 }
 
 /// Mirrored chunks.
+#[derive(Debug)]
 pub(crate) struct Raid10 {
     layout: Raid10Layout,
     chunk: u64,

@@ -21,6 +21,7 @@ pub(crate) enum ZoneOrder {
     Alternate,
 }
 
+#[derive(Debug)]
 struct Zone {
     /// First byte in the array, and the byte behind it.
     start: u64,
@@ -34,6 +35,7 @@ struct Zone {
 }
 
 /// Chunks that go round.
+#[derive(Debug)]
 pub(crate) struct Stripes {
     chunk: u64,
     zones: Vec<Zone>,

@@ -61,12 +61,15 @@ pub(super) fn read_block(
     Ok(bytes)
 }
 
+/// What is called with each key and value.
+type Leaf<'a> = &'a mut dyn FnMut(u64, &[u8]) -> Result<(), String>;
+
 /// Calls `leaf(key, value)` for all entries of a tree, in ascending order of their keys.
 pub(super) fn walk(
     metadata: &dyn ReadAt,
     root: u64,
     value_size: usize,
-    leaf: &mut dyn FnMut(u64, &[u8]) -> Result<(), String>,
+    leaf: Leaf<'_>,
 ) -> Result<(), String> {
     let mut walker = Walker {
         metadata,
@@ -82,7 +85,7 @@ pub(super) fn walk(
 struct Walker<'a> {
     metadata: &'a dyn ReadAt,
     value_size: usize,
-    leaf: &'a mut dyn FnMut(u64, &[u8]) -> Result<(), String>,
+    leaf: Leaf<'a>,
     last: Option<u64>,
     budget: u64,
 }

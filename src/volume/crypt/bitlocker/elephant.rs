@@ -50,10 +50,14 @@ impl<C: BlockCipher> DecryptSector for Elephant<C> {
                 .collect(),
         );
         diffuse(&mut words, 3, [0, 10, 0, 25], |at, len| {
-            (at.wrapping_add(2) % len, at.wrapping_add(5) % len)
+            let ahead = |by: usize| at.wrapping_add(by).checked_rem(len).unwrap_or(0);
+            (ahead(2), ahead(5))
         });
         diffuse(&mut words, 5, [9, 0, 13, 0], |at, len| {
-            let back = |by: usize| at.wrapping_add(len.saturating_sub(by)) % len;
+            let back = |by: usize| {
+                let ahead = len.saturating_sub(by);
+                at.wrapping_add(ahead).checked_rem(len).unwrap_or(0)
+            };
             (back(2), back(5))
         });
         // The sector key: the offset encrypted, and encrypted with another last byte.

@@ -76,8 +76,7 @@ pub(super) fn header(volume: &dyn ReadAt) -> Result<Header, Refusal> {
     .filter_map(|(protection, name)| has(protection).then_some(name))
     .collect();
     let opened_by = if ways.is_empty() {
-        "nothing that can be given here (add a recovery password to it with manage-bde -protectors \
-         -add -rp, and give that)"
+        "a recovery password, which has to be added first with manage-bde -protectors -add -rp,"
             .into()
     } else {
         ways.join(" or ")
@@ -159,11 +158,14 @@ fn open(block: &Block, secrets: &Secrets) -> Result<Zeroizing<Vec<u8>>, Locked> 
     Err(Locked::WrongSecret)
 }
 
-/// For tests, which wrap it anew.
+/// For tests, which make volumes of their own with them: the volume master key and the full volume
+/// encryption key.
 #[cfg(test)]
-pub(super) fn master_key(volume: &dyn ReadAt, secrets: &Secrets) -> Zeroizing<Vec<u8>> {
+pub(super) fn keys_of(volume: &dyn ReadAt, secrets: &Secrets) -> [Zeroizing<Vec<u8>>; 2] {
     let (_, block) = read(volume).unwrap();
-    open(&block, secrets).unwrap()
+    let vmk = open(&block, secrets).unwrap();
+    let fvek = keys::fvek(&block.datums().unwrap(), &vmk).unwrap();
+    [vmk, fvek.key]
 }
 
 fn cipher(method: u16, key: &[u8]) -> Result<Box<dyn DecryptSector>, Refusal> {

@@ -177,7 +177,8 @@ impl Luks2 {
         names.sort_unstable();
         names.dedup();
         format!(
-            "{} alone (add a passphrase to it with cryptsetup luksAddKey, and give that)",
+            "a passphrase, which has to be added first with cryptsetup luksAddKey because now only {} \
+             opens it,",
             names.join(" or ")
         )
     }

@@ -131,7 +131,7 @@ pub(super) fn read_files(image: &Path) -> BTreeMap<PathBuf, String> {
 }
 
 /// What the map of a volume takes because it is in use.
-pub(super) fn used_of(volume: &dyn crate::device::ReadAt) -> ExtentList {
+pub(super) fn used_of(volume: &dyn crate::device::ReadAt, name: &str) -> ExtentList {
     let any = disk_of(&plain().path());
     let info = DiskInfo {
         size_bytes: volume.size().0,
@@ -143,6 +143,6 @@ pub(super) fn used_of(volume: &dyn crate::device::ReadAt) -> ExtentList {
         .iter()
         .find(|region| region.policy == Policy::UsedBlocks)
         .unwrap_or_else(|| panic!("the filesystem was not understood: {:#?}", map.regions));
-    assert_eq!(filesystem.filesystem.as_deref(), Some("ext4"));
-    map.extents.subtract(&map.nonzero_only())
+    assert_eq!(filesystem.filesystem.as_deref(), Some(name));
+    map.extents.subtract(map.nonzero_only())
 }

@@ -28,8 +28,9 @@ fn survives(name: &str, encrypted: &Path, decrypt: impl Fn(&Path, &Path)) {
     reads(name, encrypted);
     let disk = disk_of(encrypted);
     let unlocked = opened(&disk, &secrets());
-    let used = fixture::used_of(&unlocked.volume);
-    let kept = kept(&disk, &secrets(), &used);
+    let used = fixture::used_of(&unlocked.volume, "ext4");
+    let kept = kept_by_map(&disk, &secrets());
+    assert_eq!(kept, super::kept(&disk, &secrets(), &used));
 
     let metadata = unlocked.metadata.total().0;
     let (taken, own) = (kept.total().0, plain().used + metadata);
@@ -372,7 +373,7 @@ fn slots_of_a_tpm_or_a_tang_server_are_told() {
     let image = format(dir.path(), &[&["--type", "luks2"][..], &FAST].concat());
     let key = key_file(dir.path());
     for (kind, told) in [
-        ("systemd-tpm2", "this machine's TPM alone"),
+        ("systemd-tpm2", "now only this machine's TPM opens it"),
         ("clevis", "a Tang server"),
         ("systemd-recovery", "one of its passphrases or key files"),
     ] {

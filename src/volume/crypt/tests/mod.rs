@@ -13,6 +13,7 @@ use crate::device::{Disk, ReadAt};
 use crate::extent::{Extent, ExtentList};
 use crate::refusal::Refusal;
 use crate::units::ByteOffset;
+use crate::usedmap::{DiskInfo, map_disks};
 use crate::volume::{DiskIndex, Places, SharedVolume, Slice};
 use sha2::{Digest, Sha256};
 use std::fs;
@@ -85,6 +86,16 @@ fn kept(disk: &dyn ReadAt, secrets: &Secrets, used: &ExtentList) -> ExtentList {
         places.push(DiskIndex(0), extent);
     }
     places.finish().remove(0)
+}
+
+/// What the map of the whole disk keeps, without what it takes for want of knowledge.
+fn kept_by_map(disk: &Disk, secrets: &Secrets) -> ExtentList {
+    let info = DiskInfo::from(disk.identity());
+    let map = map_disks(&[(disk, info)], secrets).unwrap().remove(0);
+    let inside = map.volumes.first();
+    let inside = inside.unwrap_or_else(|| panic!("it stayed closed: {:?}", map.regions));
+    println!("{:?}", inside);
+    map.extents.subtract(map.nonzero_only())
 }
 
 /// SHA-256 of a run of a volume.

@@ -56,7 +56,7 @@ use std::time::Duration;
 /// What the kernel is told. The machine is emulated and lives for a minute: no mitigations; a
 /// panic switches it off.
 const KERNEL: &str = "console=ttyS0 loglevel=5 panic=-1 no_timer_check mitigations=off nokaslr \
-                      random.trust_cpu=on raid6_pq.benchmark=0";
+                      random.trust_cpu=on";
 
 /// The laboratory to be.
 #[derive(Debug, Clone)]

@@ -197,6 +197,18 @@ pub const ALL: &[Need] = &[
     ),
     need(
         Purpose::Guests,
+        "lvm2",
+        "lvm",
+        "volume groups in the laboratory",
+    ),
+    need(
+        Purpose::Guests,
+        "thin-provisioning-tools",
+        "thin_check",
+        "thin pools in the laboratory",
+    ),
+    need(
+        Purpose::Guests,
         "xz-utils",
         "xz",
         "unpacking the laboratory's kernel modules",
@@ -236,6 +248,30 @@ pub const ALL: &[Need] = &[
         "xfsprogs",
         "mkfs.xfs",
         "XFS to read in tests",
+    ),
+    need(
+        Purpose::Checks,
+        "cryptsetup-bin",
+        "cryptsetup",
+        "LUKS2 to read in tests",
+    ),
+    need(
+        Purpose::Checks,
+        "dislocker",
+        "dislocker-file",
+        "a second opinion on BitLocker",
+    ),
+    need(
+        Purpose::Checks,
+        "xz-utils",
+        "xz",
+        "unpacking the BitLocker volumes of the tests",
+    ),
+    need(
+        Purpose::Checks,
+        "lvm2",
+        "lvm",
+        "volume groups to read in tests",
     ),
     need(
         Purpose::Checks,

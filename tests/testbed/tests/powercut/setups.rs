@@ -55,7 +55,7 @@ pub(crate) const ROUNDS: [[Disk; 3]; 3] = [
         Disk {
             name: "btrfs (single, zstd)",
             kind: Kind::Btrfs,
-            mkfs: &["mkfs.btrfs", "-q", "-m", "single", "-O", "block-group-tree"],
+            mkfs: &["mkfs.btrfs", "-q", "-m", "single"],
             options: "compress-force=zstd,discard=async",
         },
     ],
@@ -67,9 +67,16 @@ pub(crate) const ROUNDS: [[Disk; 3]; 3] = [
             options: "discard",
         },
         Disk {
-            name: "xfs (small log)",
+            name: "xfs (no reflink, no finobt)",
             kind: Kind::Xfs,
-            mkfs: &["mkfs.xfs", "-q", "-i", "size=1024", "-d", "agcount=8"],
+            mkfs: &[
+                "mkfs.xfs",
+                "-q",
+                "-i",
+                "size=1024",
+                "-m",
+                "reflink=0,finobt=0",
+            ],
             options: "discard,logbsize=256k",
         },
         Disk {
