@@ -12,9 +12,9 @@
 mod map_support;
 
 use haulier::device::Disk;
-use haulier::extent::{Extent, ExtentList};
 use haulier::usedmap::{DiskMap, Policy, Region, RegionKind, State, ext};
 use map_support::mount::Mounted;
+use map_support::oracle::free_by_dumpe2fs;
 use map_support::{Noise, arg, debugfs, digests, map_of, punch, run, soiled_file, try_run};
 use std::fs;
 use std::os::unix::fs::FileExt;
@@ -206,28 +206,6 @@ fn assert_same(ours: &Path, theirs: &Path, what: &str) {
             "{what}: KiB {nth} is not what e2fsck replays"
         );
     }
-}
-
-/// The blocks that dumpe2fs lists as free.
-fn free_by_dumpe2fs(image: &Path) -> ExtentList {
-    let text = run("dumpe2fs", &[arg(image)]);
-    let field = |name: &str| -> Option<u64> {
-        let line = text.lines().find_map(|line| line.strip_prefix(name))?;
-        Some(line.trim().parse().unwrap())
-    };
-    let block_size = field("Block size:").unwrap();
-    let cluster_size = field("Cluster size:").unwrap_or(block_size);
-    text.lines()
-        .filter_map(|line| line.strip_prefix("  Free blocks: "))
-        .flat_map(|ranges| ranges.split(", "))
-        .filter(|range| !range.trim().is_empty())
-        .filter_map(|range| {
-            let (from, to) = range.split_once('-').unwrap_or((range, range));
-            let at = |text: &str| text.trim().parse::<u64>().unwrap() * block_size;
-            // With clusters a range ends with the first block of the last one.
-            Extent::between(at(from), at(to) + cluster_size)
-        })
-        .collect()
 }
 
 fn assert_clean(image: &Path, what: &str) {
