@@ -57,3 +57,25 @@ pub fn used_by_partclone(
         })
         .collect::<Option<_>>()
 }
+
+/// The blocks that dumpe2fs lists as free.
+pub fn free_by_dumpe2fs(image: &Path) -> haulier::extent::ExtentList {
+    let text = run("dumpe2fs", &[arg(image)]);
+    let field = |name: &str| -> Option<u64> {
+        let line = text.lines().find_map(|line| line.strip_prefix(name))?;
+        Some(line.trim().parse().unwrap())
+    };
+    let block_size = field("Block size:").unwrap();
+    let cluster_size = field("Cluster size:").unwrap_or(block_size);
+    text.lines()
+        .filter_map(|line| line.strip_prefix("  Free blocks: "))
+        .flat_map(|ranges| ranges.split(", "))
+        .filter(|range| !range.trim().is_empty())
+        .filter_map(|range| {
+            let (from, to) = range.split_once('-').unwrap_or((range, range));
+            let at = |text: &str| text.trim().parse::<u64>().unwrap() * block_size;
+            // With clusters a range ends with the first block of the last one.
+            haulier::extent::Extent::between(at(from), at(to) + cluster_size)
+        })
+        .collect()
+}
