@@ -18,7 +18,7 @@ struct Set {
     mib: u64,
     /// Makes the volumes out of `$disks`.
     make: &'static str,
-    /// Their names and devices. Those after the first that name an origin are its snapshots.
+    /// Their names (after the set's) and devices; each gets an ext4.
     volumes: &'static [(&'static str, &'static str)],
     /// Snapshots of filled volumes: what makes them, their names and devices.
     snapshots: &'static [(&'static str, &'static str, &'static str)],
