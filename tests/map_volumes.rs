@@ -224,7 +224,7 @@ fn logical_volumes_survive_with_their_used_blocks_alone() {
     disks.make_volume("striped", &["-L", "40M", "-i", "2", "-I", "16k"]);
     disks.lvm(&["lvremove", "-y", "vgt/gone"]);
     // In the hole, over the rest of the first disk and on the second.
-    disks.make_volume("torn", &["-L", "60M"]);
+    disks.make_volume("torn", &["-L", "90M"]);
     assert!(
         disks
             .lvm(&["lvs", "--noheadings", "--segments", "vgt/torn"])
