@@ -89,9 +89,10 @@ fn locked(finding: Finding, header: &Header, size: ByteLen, why: &str) -> Findin
     }
 }
 
-/// How the plaintext is called: by the label, or by what identifies the container.
+/// How the plaintext is called: by the label, or by the first part of the UUID.
 fn inner_name(header: &Header) -> String {
-    let which = header.label.as_ref().or(header.uuid.as_ref());
+    let short = |uuid: &String| uuid.split('-').next().unwrap_or_default().to_owned();
+    let which = header.label.clone().or(header.uuid.as_ref().map(short));
     match which {
         Some(which) => format!("inside {} {which}", header.name),
         None => format!("inside {}", header.name),
