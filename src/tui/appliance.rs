@@ -271,7 +271,7 @@ impl Appliance<'_> {
         say!(
             self.lines,
             "Enter: capture {what}   0 2: only disks 0 and 2   n NAME: call the machine so\n\
-             k: give the passphrase of an encrypted volume   p: power off   r: restart the machine"
+             k: passphrase of an encrypted volume   p: power off   r: restart the machine"
         );
     }
 
