@@ -7,7 +7,9 @@ use haulier::usedmap::{DiskInfo, DiskMap};
 
 /// Maps the disk that `bytes` describe. Panics if the map is not a sane one; returns it so that a
 /// test can say more of it.
-pub(crate) fn check(bytes: &[u8]) -> Option<DiskMap> {
+// Public for the fuzzer, private to the test that shares this file.
+#[allow(unreachable_pub)]
+pub fn check(bytes: &[u8]) -> Option<DiskMap> {
     let disk = SparseDisk::parse(bytes)?;
     let size = disk.size().0;
     let info = DiskInfo {
