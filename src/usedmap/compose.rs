@@ -285,10 +285,21 @@ impl<'a> Work<'a, '_> {
             mut pieces,
         } = divide(&table, volume.size());
         for partition in partitions {
-            let part = partition
-                .extent()
-                .and_then(|extent| Some((Part::new(Arc::clone(&volume), extent)?, extent)));
-            let Some((part, extent)) = part else { continue };
+            let Some(extent) = partition.extent() else {
+                continue;
+            };
+            let Some(part) = Part::new(Arc::clone(&volume), extent) else {
+                // The table's reader lets none through; should one come, what is there is kept.
+                pieces.push(Piece {
+                    extent,
+                    kind: RegionKind::Unknown,
+                    partition: Some(partition.number),
+                    filesystem: None,
+                    policy: Policy::CopyNonzero,
+                    reason: "it does not lie inside what is divided: copied except zeros".into(),
+                });
+                continue;
+            };
             let node = Node {
                 volume: Arc::new(part),
                 origin: Origin::Partition {
