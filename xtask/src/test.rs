@@ -11,7 +11,7 @@ use std::thread;
 use std::time::Instant;
 
 /// What is run with cargo, in this order: (step, arguments).
-const CARGO: [(&str, &[&str]); 3] = [
+const CARGO: [(&str, &[&str]); 4] = [
     ("format", &["fmt", "--all", "--check"]),
     (
         "lint",
@@ -26,6 +26,11 @@ const CARGO: [(&str, &[&str]); 3] = [
         ],
     ),
     ("tests", &["test", "--locked"]),
+    // What the machines' own library says of itself, before anything waits for them.
+    (
+        "tests of the testbed",
+        &["test", "--locked", "--package", "haulier-testbed", "--lib"],
+    ),
 ];
 
 /// The step that builds the product for the machine tests.

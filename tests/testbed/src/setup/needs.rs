@@ -190,30 +190,6 @@ pub const ALL: &[Need] = &[
         "putting files on them without mounting",
     ),
     need(
-        Purpose::Guests,
-        "mdadm",
-        "mdadm",
-        "RAID sets in the laboratory",
-    ),
-    need(
-        Purpose::Guests,
-        "lvm2",
-        "lvm",
-        "volume groups in the laboratory",
-    ),
-    need(
-        Purpose::Guests,
-        "thin-provisioning-tools",
-        "thin_check",
-        "thin pools in the laboratory",
-    ),
-    need(
-        Purpose::Guests,
-        "xz-utils",
-        "xz",
-        "unpacking the laboratory's kernel modules",
-    ),
-    need(
         Purpose::Libvirt,
         "libvirt-daemon-system",
         "libvirtd",
@@ -265,13 +241,25 @@ pub const ALL: &[Need] = &[
         Purpose::Checks,
         "xz-utils",
         "xz",
-        "unpacking the BitLocker volumes of the tests",
+        "unpacking BitLocker volumes, and kernel modules of the laboratory",
     ),
     need(
         Purpose::Checks,
         "lvm2",
         "lvm",
-        "volume groups to read in tests",
+        "volume groups to read in tests and in the laboratory",
+    ),
+    need(
+        Purpose::Checks,
+        "mdadm",
+        "mdadm",
+        "RAID sets in the laboratory",
+    ),
+    need(
+        Purpose::Checks,
+        "thin-provisioning-tools",
+        "thin_check",
+        "thin pools in the laboratory",
     ),
     need(
         Purpose::Checks,
