@@ -316,7 +316,7 @@ fn walk(dir: &Path) -> Vec<PathBuf> {
 }
 
 #[test]
-fn a_destination_that_fills_up_leaves_nothing_that_looks_whole() {
+fn a_destination_that_fills_up_leaves_nothing_that_looks_whole_and_can_be_gone_on_with() {
     let dir = tempfile::tempdir().unwrap();
     let disk = server_disk(dir.path());
     let store = dir.path().join("store");
@@ -333,21 +333,31 @@ fn a_destination_that_fills_up_leaves_nothing_that_looks_whole() {
     assert_eq!(output.status.code(), Some(1), "{err}");
     assert!(err.contains("disk-0.qcow2"), "{err}");
     let left = walk(&store);
-    assert!(
-        left.iter()
-            .all(|path| path.to_str().unwrap().contains(".partial/")),
-        "{left:?}"
-    );
+    let unfinished = |path: &PathBuf| {
+        let path = path.to_str().unwrap();
+        path.contains(".partial/") || path.contains(".journal/")
+    };
+    assert!(left.iter().all(unfinished), "{left:?}");
     let log = left
         .iter()
         .find(|path| path.ends_with("capture.log"))
         .expect("the log is kept");
     assert!(fs::read_to_string(log).unwrap().contains("error:"));
-    // The room is given back: a half image without --resume is of no use.
-    assert!(
-        !left.iter().any(|path| path.ends_with("disk-0.qcow2")),
-        "{left:?}"
-    );
+    assert!(err.contains("--resume"), "{err}");
+    let (code, out, err) = haulier(&[
+        "capture",
+        "--name",
+        "db-01",
+        "--resume",
+        "--disk",
+        disk.to_str().unwrap(),
+        "--to",
+        store.to_str().unwrap(),
+    ]);
+    assert_eq!(code, 0, "{err}");
+    let (code, _, err) = haulier(&["verify", out.trim()]);
+    assert_eq!(code, 0, "{err}");
+    assert!(!walk(&store).iter().any(unfinished));
 }
 
 #[test]

@@ -76,6 +76,10 @@ impl Storage for Shared {
         }
         Ok(())
     }
+
+    fn checkpoint(&mut self, _: Vec<u8>) -> io::Result<()> {
+        self.sync()
+    }
 }
 
 fn write(storage: Shared, content: &Content) -> haulier::Result<Finished> {

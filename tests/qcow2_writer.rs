@@ -137,6 +137,10 @@ impl Storage for WithoutFiller {
     fn sync(&mut self) -> io::Result<()> {
         self.0.sync_all()
     }
+
+    fn checkpoint(&mut self, _: Vec<u8>) -> io::Result<()> {
+        self.sync()
+    }
 }
 
 #[test]

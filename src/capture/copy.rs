@@ -1,39 +1,34 @@
 //! One disk into one image: read in disk order, hash and compress in parallel, append in order.
 //!
 //! ```text
-//! reader --4 MiB chunks--> workers (BLAKE3, compression) --> appender (qcow2 writer)
+//! readers --4 MiB chunks--> workers (BLAKE3, compression) --> image --> writing thread
 //!    ^------------------------- empty buffers ----------------------|
 //! ```
 //!
 //! A fixed number of buffers goes round, so memory is bounded whatever is slow. The digest of a
 //! chunk is taken from the very buffer that was read, before anything else is done with it.
+//!
+//! A chunk that cannot be read is left for the end: what is well is on the medium before a disk
+//! that is about to die is asked for the rest.
 
+use super::image::{Chunk, Done, Image};
+use super::level::Level;
 use super::read::ChunkReader;
-use crate::device::ReadAt;
-use crate::error::{Error, Result};
+use crate::device::{AlignedBuf, ReadAt};
+use crate::error::{Error, Kind, Result};
 use crate::extent::{Extent, ExtentList};
-use crate::qcow2::{self, CLUSTER_BYTES, Compression, Encoded, Encoder, GuestCluster};
+use crate::qcow2::{CLUSTER_BYTES, Compression, Encoder, Storage};
 use crate::report::{Progress, Report};
-use crate::store::{CHUNK_BYTES, ChunkList, Digest, chunk_digest};
+use crate::store::{CHUNK_BYTES, chunk_digest};
 use crate::units::{ByteLen, SectorSize};
+use crate::warn;
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::sync::{Mutex, PoisonError};
+use std::time::Instant;
 
-/// What was copied.
-#[derive(Debug)]
-pub struct Copied {
-    /// Size of the finished image file.
-    pub file_bytes: ByteLen,
-    /// Digest of every chunk that is not all zero, ascending.
-    pub chunks: ChunkList,
-    /// What could not be read; zero in the image.
-    pub bad: ExtentList,
-    /// How much was read off the disk.
-    pub read: ByteLen,
-}
+/// How many chunks are asked of the disk at once.
+const READERS: usize = 3;
 
 /// A disk to copy.
 #[derive(Debug)]
@@ -47,97 +42,148 @@ pub struct Source<'a, D: ReadAt + ?Sized> {
 }
 
 /// A chunk on its way: its number among the chunks that are read, its place, its bytes.
-struct Chunk {
+struct Raw {
     turn: u64,
     place: Extent,
-    bytes: Vec<u8>,
+    read: u64,
+    bytes: AlignedBuf,
 }
 
-/// A chunk that is ready to be appended.
+/// What comes back of a chunk, with its buffer.
 struct Ready {
-    chunk: Chunk,
-    digest: Option<Digest>,
-    clusters: Vec<Encoded>,
+    turn: u64,
+    bytes: AlignedBuf,
+    /// Nothing: its place could not be read.
+    chunk: Result<Chunk, Extent>,
 }
 
-/// Copies the used extents of `source` into a new image in `file`. `threads` workers compress.
+/// What readers take from, one at a time: a buffer, and then the next chunk, so that a chunk that
+/// is waited for has its buffer.
+struct Todo<P> {
+    empty: Receiver<AlignedBuf>,
+    places: P,
+}
+
+/// Goes on with `image` of `source`; it may have been begun earlier. `threads` workers compress;
+/// `taken` says how much of the image the medium has.
 ///
 /// # Errors
 /// When the source is gone or the destination full or gone; the image is then not readable as one.
-pub fn copy_disk<D: ReadAt + ?Sized>(
+pub fn copy_disk<D: ReadAt + ?Sized, S: Storage>(
     source: &Source<'_, D>,
-    file: File,
+    mut image: Image<S>,
     compression: Compression,
     threads: usize,
+    taken: &dyn Fn() -> ByteLen,
     report: &dyn Report,
-) -> Result<Copied> {
-    let threads = threads.max(1);
-    let mut writer = qcow2::Writer::create(file, source.disk.size(), compression)?;
+) -> Result<Done> {
     let total = source.used.total();
-    let read_so_far = AtomicU64::new(0);
+    let show = |image: &mut Image<S>| {
+        let written = taken();
+        report.progress(Progress {
+            done: image.safe(written),
+            total,
+            written: written.min(image.bytes_written()),
+        });
+    };
+    let reader = ChunkReader::new(source.disk, source.used, source.sector);
+    first_pass(source, &reader, &mut image, compression, threads, &show)?;
 
-    let buffers = threads.saturating_add(3);
-    let (empty_in, empty_out) = channel::<Vec<u8>>();
-    let (work_in, work_out) = sync_channel::<Chunk>(buffers);
+    let mut encoder = Encoder::new(compression)?;
+    let deferred = image.deferred().to_vec();
+    if !deferred.is_empty() {
+        warn!(
+            report,
+            "{}: going back to {} places of {} that could not be read; this can take long",
+            source.disk.name(),
+            deferred.len(),
+            ByteLen(CHUNK_BYTES)
+        );
+        image.checkpoint()?;
+    }
+    for index in deferred {
+        let start = index.saturating_mul(CHUNK_BYTES);
+        let end = start.saturating_add(CHUNK_BYTES).min(source.disk.size().0);
+        if let Some(place) = Extent::between(start, end) {
+            let chunk = rescue(&reader, &mut encoder, place)?;
+            image.append_late(chunk)?;
+            // Each may have cost minutes.
+            image.checkpoint()?;
+            show(&mut image);
+        }
+    }
+    image.finish()
+}
+
+/// Reads around what cannot be read.
+fn rescue<D: ReadAt + ?Sized>(
+    reader: &ChunkReader<'_, D>,
+    encoder: &mut Encoder,
+    place: Extent,
+) -> Result<Chunk> {
+    let mut bytes = AlignedBuf::new(chunk_len()?);
+    bytes.set_len(usize::try_from(place.len().0).unwrap_or(0));
+    let (read, bad) = reader.rescue(place, &mut bytes)?;
+    Ok(encode(encoder, place, read.0, &bytes, bad))
+}
+
+/// All chunks that `image` does not have yet, but those that cannot be read.
+fn first_pass<D: ReadAt + ?Sized, S: Storage>(
+    source: &Source<'_, D>,
+    reader: &ChunkReader<'_, D>,
+    image: &mut Image<S>,
+    compression: Compression,
+    threads: usize,
+    show: &dyn Fn(&mut Image<S>),
+) -> Result<()> {
+    let threads = threads.max(1);
+    let buffers = threads.saturating_add(READERS).saturating_add(2);
+    let (empty_in, empty_out) = channel::<AlignedBuf>();
+    let (work_in, work_out) = sync_channel::<Raw>(buffers);
     let (ready_in, ready_out) = channel::<Result<Ready>>();
-    let chunk_len = usize::try_from(CHUNK_BYTES)
-        .map_err(|_| Error::corrupt("a chunk does not fit the address space"))?;
     for _ in 0..buffers {
         // Cannot fail: the receiver lives until the scope ends.
-        let _ = empty_in.send(Vec::with_capacity(chunk_len));
+        let _ = empty_in.send(AlignedBuf::new(chunk_len()?));
     }
     let work_out = Mutex::new(work_out);
+    let skip = usize::try_from(image.next()).unwrap_or(usize::MAX);
+    let places = (0_u64..).zip(chunks_of(source.used, source.disk.size()));
+    let todo = Mutex::new(Todo {
+        empty: empty_out,
+        places: places.skip(skip),
+    });
+    let level = Level::new();
 
     std::thread::scope(|scope| {
-        let reader = scope.spawn({
-            let read_so_far = &read_so_far;
-            move || read_chunks(source, &empty_out, &work_in, read_so_far)
-        });
+        for _ in 0..READERS {
+            let (work_in, ready_in) = (work_in.clone(), ready_in.clone());
+            let todo = &todo;
+            scope.spawn(move || read_chunks(reader, todo, &work_in, &ready_in));
+        }
+        drop(work_in);
         for _ in 0..threads {
             let ready_in = ready_in.clone();
-            let work_out = &work_out;
-            scope.spawn(move || encode_chunks(compression, work_out, &ready_in));
+            let (work_out, level) = (&work_out, &level);
+            scope.spawn(move || encode_chunks(compression, level, work_out, &ready_in));
         }
         drop(ready_in);
 
-        let mut chunks = ChunkList::default();
-        let mut appender = Appender {
-            next: 0,
+        let mut pilot = level.pilot(threads);
+        let mut order = Order {
             waiting: BTreeMap::new(),
+            empty: empty_in,
         };
-        let mut failure = None;
+        let mut encoder = Encoder::new(compression)?;
         for ready in ready_out {
-            let appended = ready.and_then(|ready| {
-                appender.take(ready, &mut writer, &mut chunks, &empty_in)?;
-                report.progress(Progress {
-                    done: ByteLen(read_so_far.load(Ordering::Relaxed)),
-                    total,
-                    written: writer.bytes_written(),
-                });
-                Ok(())
-            });
-            if let Err(error) = appended {
-                failure = Some(error);
-                break;
-            }
+            order.take(ready?, image, &mut |place| {
+                rescue(reader, &mut encoder, place)
+            })?;
+            pilot.look();
+            show(image);
         }
-        // Without buffers coming back the reader ends, and with it the workers.
-        drop(empty_in);
-        let bad = reader
-            .join()
-            .unwrap_or_else(|_| Err(Error::corrupt("the reading thread ended unexpectedly")));
-        // A reader that ran out of buffers because appending failed has nothing of its own to say.
-        if let Some(error) = failure {
-            return Err(error);
-        }
-        let bad = bad?;
-        let finished = writer.finish()?;
-        Ok(Copied {
-            file_bytes: finished.file_bytes,
-            chunks,
-            bad,
-            read: ByteLen(read_so_far.load(Ordering::Relaxed)),
-        })
+        // After an error `order` is gone, and without buffers coming back the readers end, and with
+        // them the workers.
+        Ok(())
     })
 }
 
@@ -157,31 +203,61 @@ pub(super) fn chunks_of(used: &ExtentList, size: ByteLen) -> impl Iterator<Item 
         })
 }
 
+fn chunk_len() -> Result<usize> {
+    usize::try_from(CHUNK_BYTES)
+        .map_err(|_| Error::corrupt("a chunk does not fit the address space"))
+}
+
 fn read_chunks<D: ReadAt + ?Sized>(
-    source: &Source<'_, D>,
-    empty: &Receiver<Vec<u8>>,
-    work: &SyncSender<Chunk>,
-    read_so_far: &AtomicU64,
-) -> Result<ExtentList> {
-    let mut reader = ChunkReader::new(source.disk, source.used, source.sector);
-    for (turn, place) in (0_u64..).zip(chunks_of(source.used, source.disk.size())) {
+    reader: &ChunkReader<'_, D>,
+    todo: &Mutex<Todo<impl Iterator<Item = (u64, Extent)>>>,
+    work: &SyncSender<Raw>,
+    ready: &Sender<Result<Ready>>,
+) {
+    loop {
+        let mut next = todo.lock().unwrap_or_else(PoisonError::into_inner);
         // The other side hung up: it knows why.
-        let Ok(mut bytes) = empty.recv() else { break };
-        let len = usize::try_from(place.len().0)
-            .map_err(|_| Error::corrupt("a chunk does not fit the address space"))?;
-        bytes.resize(len, 0);
-        let read = reader.fill(place, &mut bytes)?;
-        read_so_far.fetch_add(read.0, Ordering::Relaxed);
-        if work.send(Chunk { turn, place, bytes }).is_err() {
-            break;
+        let Ok(mut bytes) = next.empty.recv() else {
+            return;
+        };
+        let Some((turn, place)) = next.places.next() else {
+            return;
+        };
+        drop(next);
+        bytes.set_len(usize::try_from(place.len().0).unwrap_or(0));
+        let sent = match reader.fill(place, &mut bytes) {
+            Ok(read) => {
+                let read = read.0;
+                work.send(Raw {
+                    turn,
+                    place,
+                    read,
+                    bytes,
+                })
+                .is_ok()
+            }
+            Err(error) if error.kind() == Kind::Io => ready
+                .send(Ok(Ready {
+                    turn,
+                    bytes,
+                    chunk: Err(place),
+                }))
+                .is_ok(),
+            Err(error) => {
+                let _ = ready.send(Err(error));
+                false
+            }
+        };
+        if !sent {
+            return;
         }
     }
-    Ok(reader.into_bad())
 }
 
 fn encode_chunks(
     compression: Compression,
-    work: &Mutex<Receiver<Chunk>>,
+    level: &Level,
+    work: &Mutex<Receiver<Raw>>,
     ready: &Sender<Result<Ready>>,
 ) {
     let mut encoder = match Encoder::new(compression) {
@@ -194,63 +270,69 @@ fn encode_chunks(
     };
     loop {
         let next = work.lock().unwrap_or_else(PoisonError::into_inner).recv();
-        let Ok(chunk) = next else { return };
-        if ready.send(Ok(encode(&mut encoder, chunk))).is_err() {
+        let Ok(raw) = next else { return };
+        let start = Instant::now();
+        encoder.set_level(level.now());
+        let chunk = encode(
+            &mut encoder,
+            raw.place,
+            raw.read,
+            &raw.bytes,
+            ExtentList::new(),
+        );
+        level.worked(start);
+        let encoded = Ready {
+            turn: raw.turn,
+            bytes: raw.bytes,
+            chunk: Ok(chunk),
+        };
+        if ready.send(Ok(encoded)).is_err() {
             return;
         }
     }
 }
 
-fn encode(encoder: &mut Encoder, chunk: Chunk) -> Ready {
-    let digest = chunk_digest(&chunk.bytes);
+fn encode(encoder: &mut Encoder, place: Extent, read: u64, bytes: &[u8], bad: ExtentList) -> Chunk {
+    let digest = chunk_digest(bytes);
     let clusters = match digest {
         None => Vec::new(),
-        Some(_) => chunk
-            .bytes
+        Some(_) => bytes
             .chunks(CLUSTER_BYTES)
             .map(|c| encoder.encode(c))
             .collect(),
     };
-    Ready {
-        chunk,
+    Chunk {
+        place,
+        read,
         digest,
         clusters,
+        bad,
     }
 }
 
-/// Puts chunks back into the order of the disk.
-struct Appender {
-    next: u64,
+/// Puts chunks back into the order of the disk, and buffers back into the round.
+struct Order {
     waiting: BTreeMap<u64, Ready>,
+    empty: Sender<AlignedBuf>,
 }
 
-impl Appender {
-    fn take(
+impl Order {
+    fn take<S: Storage>(
         &mut self,
         ready: Ready,
-        writer: &mut qcow2::Writer,
-        chunks: &mut ChunkList,
-        empty: &Sender<Vec<u8>>,
+        image: &mut Image<S>,
+        rescue: &mut dyn FnMut(Extent) -> Result<Chunk>,
     ) -> Result<()> {
-        self.waiting.insert(ready.chunk.turn, ready);
-        while let Some(ready) = self.waiting.remove(&self.next) {
-            self.next = self.next.saturating_add(1);
-            let start = ready.chunk.place.start().0;
-            let first = start / cluster_bytes();
-            for (index, encoded) in (first..).zip(ready.clusters) {
-                writer.append(GuestCluster(index), encoded)?;
+        self.waiting.insert(ready.turn, ready);
+        while let Some(ready) = self.waiting.remove(&image.next()) {
+            match ready.chunk {
+                Ok(chunk) => image.append(chunk)?,
+                Err(place) if image.can_defer() => image.defer(place)?,
+                Err(place) => image.append(rescue(place)?)?,
             }
-            if let Some(digest) = ready.digest {
-                chunks.push(start / CHUNK_BYTES, digest)?;
-            }
-            // The reader may have ended already and left.
-            let _ = empty.send(ready.chunk.bytes);
+            // The readers may have ended already and left.
+            let _ = self.empty.send(ready.bytes);
         }
         Ok(())
     }
-}
-
-fn cluster_bytes() -> u64 {
-    // 65,536 on every platform.
-    u64::try_from(CLUSTER_BYTES).unwrap_or(u64::MAX)
 }

@@ -3,11 +3,17 @@
 //! could be taken for one.
 //!
 //! `plan` says what will be read and written; `read` gets chunks off a disk, around bad sectors;
-//! `copy` turns one disk into one image; `session` is a capture from its beginning to its commit.
+//! `copy` turns one disk into one image, as hard compressed as there is time (`level`); `image` is
+//! that image as it grows, with its checkpoints in a `journal`; `resume` begins one or takes up an
+//! interrupted one; `session` is a capture from its beginning to its commit.
 
 pub mod copy;
+pub mod image;
+pub mod journal;
+pub mod level;
 pub mod plan;
 pub mod read;
+pub mod resume;
 pub mod session;
 
 pub use plan::Plan;

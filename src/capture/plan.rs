@@ -130,7 +130,7 @@ impl DiskPlan {
         let read_bytes = used.total().0;
         let clusters: Vec<Extent> = sample_places(disk, &map);
         let mut encoder = Encoder::new(compression)?;
-        let mut reader = ChunkReader::new(disk, used, identity.logical_sector_bytes);
+        let reader = ChunkReader::new(disk, used, identity.logical_sector_bytes);
         let mut buf = vec![0; CLUSTER_BYTES];
         let (mut sampled, mut encoded) = (0_u64, 0_u64);
         for place in clusters {
@@ -138,7 +138,7 @@ impl DiskPlan {
             let Some(buf) = buf.get_mut(..len) else {
                 continue;
             };
-            let read = reader.fill(place, buf)?;
+            let (read, _) = reader.rescue(place, buf)?;
             sampled = sampled.saturating_add(read.0);
             encoded = encoded.saturating_add(match encoder.encode(buf) {
                 Encoded::Zero => 0,

@@ -1,12 +1,15 @@
-//! Reading the used extents of one chunk off the disk, around sectors that cannot be read.
+//! Reading the used extents of one chunk off the disk: first without patience, later, if need be,
+//! around the sectors that cannot be read.
 
 use crate::device::ReadAt;
+use crate::device::aligned::ALIGNMENT;
 use crate::error::{Error, Kind, Result};
 use crate::extent::{Extent, ExtentList};
 use crate::units::{ByteLen, SectorSize};
 
-/// How much is asked of the disk at once: large enough for a RAID controller to spread.
-const READ_BYTES: u64 = 1 << 20;
+/// Extents that lie closer together are read as one: asking twice costs more than reading what
+/// lies between, which is then made zero.
+const GAP_BYTES: u64 = 32 << 10;
 
 /// Reads a disk chunk by chunk.
 #[derive(Debug)]
@@ -14,51 +17,76 @@ pub struct ChunkReader<'a, D: ReadAt + ?Sized> {
     disk: &'a D,
     used: &'a ExtentList,
     sector: SectorSize,
-    bad: ExtentList,
 }
 
 impl<'a, D: ReadAt + ?Sized> ChunkReader<'a, D> {
     /// Reads only `used` extents of `disk`; bad spots are told apart by `sector`.
     pub fn new(disk: &'a D, used: &'a ExtentList, sector: SectorSize) -> Self {
-        Self {
-            disk,
-            used,
-            sector,
-            bad: ExtentList::new(),
-        }
+        Self { disk, used, sector }
     }
 
     /// Fills `buf` with the guest-visible bytes of `chunk`: used extents as read, all else zero.
-    /// Sectors that cannot be read are zero too, and are remembered as bad. Returns how many bytes
-    /// were asked of the disk.
+    /// Returns how many bytes are used in it.
+    ///
+    /// # Errors
+    /// At the first one, of which nothing more is asked: see [`Self::rescue`].
+    pub fn fill(&self, chunk: Extent, buf: &mut [u8]) -> Result<ByteLen> {
+        let size = self.disk.size().0;
+        // What was made zero, or read, of the chunk so far.
+        let mut filled = chunk.start().0;
+        let mut used = 0_u64;
+        let mut wanted = self.used.within(chunk).peekable();
+        while let Some(first) = wanted.next() {
+            used = used.saturating_add(first.len().0);
+            let mut kept = vec![first];
+            let mut end = first.end();
+            while let Some(next) =
+                wanted.next_if(|next| next.start().0.saturating_sub(end) <= GAP_BYTES)
+            {
+                used = used.saturating_add(next.len().0);
+                end = next.end();
+                kept.push(next);
+            }
+            let request = widened(first.start().0, end, chunk, size)?;
+            zero(buf, chunk, filled, request.start().0)?;
+            self.disk
+                .read_at(request.start(), slice_of(buf, chunk, request)?)?;
+            let mut at = request.start().0;
+            for extent in kept {
+                zero(buf, chunk, at, extent.start().0)?;
+                at = extent.end();
+            }
+            zero(buf, chunk, at, request.end())?;
+            filled = request.end();
+        }
+        zero(buf, chunk, filled, chunk.end())?;
+        Ok(ByteLen(used))
+    }
+
+    /// As [`Self::fill`], with all patience: sectors that cannot be read are zero too, and are
+    /// returned as bad.
     ///
     /// # Errors
     /// When the disk is gone: then nothing more of it can be read and going on is pointless.
-    pub fn fill(&mut self, chunk: Extent, buf: &mut [u8]) -> Result<ByteLen> {
+    pub fn rescue(&self, chunk: Extent, buf: &mut [u8]) -> Result<(ByteLen, ExtentList)> {
         buf.fill(0);
-        let mut read = 0_u64;
+        let mut used = 0_u64;
+        let mut bad = ExtentList::new();
         for extent in self.used.within(chunk) {
-            let mut at = extent.start().0;
-            while let Some(piece) =
-                Extent::between(at, extent.end().min(at.saturating_add(READ_BYTES)))
-            {
-                let target = slice_of(buf, chunk, piece)?;
-                self.read_around_bad(piece, target)?;
-                read = read.saturating_add(piece.len().0);
-                at = piece.end();
-            }
+            self.read_around_bad(extent, slice_of(buf, chunk, extent)?, &mut bad)?;
+            used = used.saturating_add(extent.len().0);
         }
-        Ok(ByteLen(read))
-    }
-
-    /// What could not be read so far.
-    pub fn into_bad(self) -> ExtentList {
-        self.bad
+        Ok((ByteLen(used), bad))
     }
 
     /// Halves the piece until the bad sectors stand alone, so that a single one costs at most one
     /// sector of data.
-    fn read_around_bad(&mut self, piece: Extent, target: &mut [u8]) -> Result<()> {
+    fn read_around_bad(
+        &self,
+        piece: Extent,
+        target: &mut [u8],
+        bad: &mut ExtentList,
+    ) -> Result<()> {
         let error = match self.disk.read_at(piece.start(), target) {
             Ok(()) => return Ok(()),
             Err(error) => error,
@@ -66,11 +94,12 @@ impl<'a, D: ReadAt + ?Sized> ChunkReader<'a, D> {
         if error.kind() != Kind::Io {
             return Err(error);
         }
+        self.disk.reopen()?;
         let sector = self.sector.bytes();
         let sectors = piece.len().0.div_ceil(sector);
         if sectors <= 1 {
             target.fill(0);
-            self.bad.insert(piece);
+            bad.insert(piece);
             return Ok(());
         }
         let middle = piece
@@ -85,9 +114,30 @@ impl<'a, D: ReadAt + ?Sized> ChunkReader<'a, D> {
             return Err(error);
         };
         let (left, right) = target.split_at_mut(as_len(first.len())?);
-        self.read_around_bad(first, left)?;
-        self.read_around_bad(second, right)
+        self.read_around_bad(first, left, bad)?;
+        self.read_around_bad(second, right, bad)
     }
+}
+
+/// The bytes from `start` to `end`, and around them what makes them whole pages, as reading past
+/// the cache wants them; never outside of the chunk or the disk.
+fn widened(start: u64, end: u64, chunk: Extent, size: u64) -> Result<Extent> {
+    let page = u64::try_from(ALIGNMENT).unwrap_or(u64::MAX);
+    let from = (start / page).saturating_mul(page).max(chunk.start().0);
+    let to = end
+        .div_ceil(page)
+        .saturating_mul(page)
+        .min(chunk.end())
+        .min(size);
+    Extent::between(from, to).ok_or_else(|| Error::corrupt("an empty extent in a used map"))
+}
+
+/// Makes the bytes from `from` to `to` of a chunk zero.
+fn zero(buf: &mut [u8], chunk: Extent, from: u64, to: u64) -> Result<()> {
+    if let Some(gap) = Extent::between(from, to) {
+        slice_of(buf, chunk, gap)?.fill(0);
+    }
+    Ok(())
 }
 
 /// The part of a chunk's buffer that `piece` of the disk goes to.
@@ -156,7 +206,7 @@ mod tests {
             .iter()
             .filter_map(|&(s, e)| Extent::between(s, e))
             .collect();
-        let mut reader = ChunkReader::new(&disk, &used, SectorSize::B512);
+        let reader = ChunkReader::new(&disk, &used, SectorSize::B512);
         let mut buf = vec![0xEE; 65_536];
         let read = reader
             .fill(Extent::between(0, 65_536).unwrap(), &mut buf)
@@ -176,15 +226,43 @@ mod tests {
     }
 
     #[test]
+    fn near_extents_are_read_at_once_and_what_lies_between_is_zero() {
+        let disk = faulty(&[], rustix::io::Errno::IO);
+        let spans = [
+            (512, 1024),
+            (9_000, 9_500),
+            (65_536, 131_072),
+            (300_000, 300_001),
+        ];
+        let used: ExtentList = spans
+            .iter()
+            .filter_map(|&(s, e)| Extent::between(s, e))
+            .collect();
+        let reader = ChunkReader::new(&disk, &used, SectorSize::B512);
+        let mut buf = vec![0xEE; 1 << 20];
+        let chunk = Extent::between(0, 1 << 20).unwrap();
+        assert_eq!(reader.fill(chunk, &mut buf).unwrap(), used.total());
+        for (at, byte) in buf.iter().enumerate() {
+            let is_used = spans.iter().any(|&(s, e)| (s..e).contains(&(at as u64)));
+            let expected = if is_used { disk.bytes.0[at] } else { 0 };
+            assert_eq!(*byte, expected, "byte {at}");
+        }
+        let asked = disk.asked.lock().unwrap();
+        let asked: Vec<_> = asked.iter().map(|e| (e.start().0, e.end())).collect();
+        assert_eq!(asked, [(0, 12_288), (65_536, 131_072), (299_008, 303_104)]);
+    }
+
+    #[test]
     fn a_bad_sector_costs_that_sector_and_no_other() {
         let disk = faulty(&[(10_240, 10_752), (51_200, 51_201)], rustix::io::Errno::IO);
         let used = ExtentList::from_iter(Extent::between(0, 65_536));
-        let mut reader = ChunkReader::new(&disk, &used, SectorSize::B512);
+        let reader = ChunkReader::new(&disk, &used, SectorSize::B512);
         let mut buf = vec![0xEE; 65_536];
-        reader
-            .fill(Extent::between(0, 65_536).unwrap(), &mut buf)
-            .unwrap();
-        let bad = reader.into_bad();
+        let chunk = Extent::between(0, 65_536).unwrap();
+        // The quick way gives up.
+        assert_eq!(reader.fill(chunk, &mut buf).unwrap_err().kind(), Kind::Io);
+        let (read, bad) = reader.rescue(chunk, &mut buf).unwrap();
+        assert_eq!(read, ByteLen(65_536));
         let runs: Vec<_> = bad.iter().map(|e| (e.start().0, e.end())).collect();
         assert_eq!(runs, [(10_240, 10_752), (51_200, 51_712)]);
         for (at, byte) in buf.iter().enumerate() {
@@ -199,11 +277,10 @@ mod tests {
     fn a_disk_that_is_gone_ends_the_reading() {
         let disk = faulty(&[(512, 1024)], rustix::io::Errno::NODEV);
         let used = ExtentList::from_iter(Extent::between(0, 65_536));
-        let mut reader = ChunkReader::new(&disk, &used, SectorSize::B512);
+        let reader = ChunkReader::new(&disk, &used, SectorSize::B512);
         let mut buf = vec![0; 65_536];
-        let error = reader
-            .fill(Extent::between(0, 65_536).unwrap(), &mut buf)
-            .unwrap_err();
+        let chunk = Extent::between(0, 65_536).unwrap();
+        let error = reader.rescue(chunk, &mut buf).unwrap_err();
         assert_eq!(error.kind(), Kind::Vanished);
     }
 }

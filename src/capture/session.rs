@@ -1,9 +1,12 @@
 //! A capture from its beginning to its commit.
 
-use super::copy::{Copied, Source, copy_disk};
+use super::copy::{Source, copy_disk};
+use super::image::Done;
+use super::journal::Head;
 use super::plan::{DiskPlan, Plan};
+use super::resume::{self, Begun, Files};
 use crate::cli::args::CaptureOptions;
-use crate::device::Disk;
+use crate::device::{Disk, ReadAt};
 use crate::error::{Error, Kind, Result};
 use crate::inventory::Machine;
 use crate::report::log::Log;
@@ -16,7 +19,7 @@ use crate::{say, warn};
 use std::path::{Path, PathBuf};
 
 /// More workers than this starve the reader of a fast array, and of memory.
-const MOST_WORKERS: usize = 16;
+const MOST_WORKERS: usize = 12;
 
 /// What is to be captured, and where to.
 #[derive(Debug)]
@@ -115,8 +118,35 @@ pub fn run(request: &Request, log: &Log, report: &dyn Report) -> Result<Outcome>
         .iter()
         .map(Disk::protect)
         .collect::<Result<Vec<_>>>()?;
-    let started = jiff::Timestamp::now();
+    let name = request
+        .options
+        .name
+        .as_deref()
+        .unwrap_or(&request.machine.name);
+    let interrupted = CaptureDir::interrupted(&request.store, name)?;
+    let (resumed, there) = match &interrupted {
+        Some(_) if !request.options.resume => {
+            warn!(
+                report,
+                "there is an interrupted capture of this machine on {}: --resume would go on with \
+                 it",
+                request.medium
+            );
+            (None, 0)
+        }
+        Some(directory) => (interrupted.as_ref(), directory.bytes()?),
+        None if request.options.resume => {
+            return Err(Error::refused(format!(
+                "there is no interrupted capture of {name} on {}",
+                request.medium
+            ))
+            .advise("Capture it without --resume"));
+        }
+        None => (None, 0),
+    };
+    // What is there already needs no room any more.
     let free = free_space(&request.store)?;
+    let free = ByteLen(free.0.saturating_add(there));
     say!(
         report,
         "Reading the used maps of {} disk(s)",
@@ -145,21 +175,27 @@ pub fn run(request: &Request, log: &Log, report: &dyn Report) -> Result<Outcome>
         );
     }
 
-    let name = request
-        .options
-        .name
-        .as_deref()
-        .unwrap_or(&request.machine.name);
-    let directory = CaptureDir::begin(&request.store, name, started)?;
+    let started = jiff::Timestamp::now();
+    let directory = match resumed {
+        Some(_) => interrupted,
+        None => None,
+    };
+    let going_on = directory.is_some();
+    let directory = match directory {
+        Some(directory) => directory,
+        None => CaptureDir::begin(&request.store, name, started)?,
+    };
     log.attach(&directory.file(layout::LOG))
         .map_err(|e| Error::io("beginning capture.log", e))?;
     let session = Session {
         request,
         plan: &plan,
         directory: &directory,
+        started,
+        going_on,
         report,
     };
-    match session.write(started).and_then(|manifest| {
+    match session.write().and_then(|manifest| {
         log.detach()
             .map_err(|e| Error::io("ending capture.log", e))?;
         Ok(manifest)
@@ -175,8 +211,13 @@ pub fn run(request: &Request, log: &Log, report: &dyn Report) -> Result<Outcome>
         Err(error) => {
             let error = error.on(request.medium.clone());
             report.line(Level::Error, format_args!("{error}"));
-            // Without its manifest an image is of no use, and its room is needed for the next try.
-            directory.discard_images();
+            if error.kind() != Kind::Refused {
+                say!(
+                    report,
+                    "What was captured so far stays on {}: capture with --resume to go on with it",
+                    request.medium
+                );
+            }
             // Kept where it still can be; a pulled medium has been said already.
             let _ = log.detach();
             Err(error)
@@ -188,27 +229,40 @@ struct Session<'a> {
     request: &'a Request,
     plan: &'a Plan,
     directory: &'a CaptureDir,
+    started: jiff::Timestamp,
+    /// Whether an interrupted capture is gone on with.
+    going_on: bool,
     report: &'a dyn Report,
 }
 
 impl Session<'_> {
-    fn write(&self, started: jiff::Timestamp) -> Result<Manifest> {
+    fn write(&self) -> Result<Manifest> {
         let names: Vec<String> = (0..self.plan.disks.len()).map(layout::disk_file).collect();
+        // Whatever is refused is refused before anything is written.
+        let begun = self
+            .request
+            .disks
+            .iter()
+            .zip(&self.plan.disks)
+            .enumerate()
+            .map(|(number, (disk, plan))| self.take_up(number, disk, plan))
+            .collect::<Result<Vec<_>>>()?;
         self.write_configuration(&names)?;
         let disks = self
             .request
             .disks
             .iter()
             .zip(&self.plan.disks)
-            .zip(&names)
-            .map(|((disk, plan), name)| self.capture_disk(disk, plan, name))
+            .zip(begun)
+            .enumerate()
+            .map(|(number, ((disk, plan), begun))| self.capture_disk(number, disk, plan, begun))
             .collect::<Result<Vec<_>>>()?;
         say!(self.report, "All disks are captured; writing the manifest");
         Ok(Manifest {
             version: manifest::VERSION,
             tool_version: env!("CARGO_PKG_VERSION").into(),
             machine: self.directory.machine().into(),
-            started,
+            started: self.started,
             finished: jiff::Timestamp::now(),
             disks,
             files: Vec::new(),
@@ -235,48 +289,114 @@ impl Session<'_> {
             .write(layout::DOMAIN, vm::libvirt::domain_xml(&vm).as_bytes())
     }
 
-    fn capture_disk(&self, disk: &Disk, plan: &DiskPlan, name: &str) -> Result<DiskRecord> {
-        let file = self.directory.create(name)?;
+    /// What an interrupted capture has of a disk.
+    fn take_up(&self, number: usize, disk: &Disk, plan: &DiskPlan) -> Result<Took> {
+        if !self.going_on {
+            return Ok(Took::Nothing);
+        }
+        let identity = disk.identity();
+        let used = &plan.map.extents;
+        if let Some(record) = self.directory.record(number)? {
+            let head = Head::new(
+                &record.source,
+                &record.extents,
+                record.compression,
+                self.started,
+            );
+            head.refuse_other(identity, used)?;
+            say!(self.report, "{}: captured already", identity.describe());
+            return Ok(Took::All(record));
+        }
+        let files = self.files(number);
+        let Some(begun) = resume::go_on(&files, disk, used)? else {
+            // Not as far as its first checkpoint.
+            for path in [&files.image, &files.journal] {
+                match std::fs::remove_file(path) {
+                    Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                        return Err(Error::io(format!("removing {}", path.display()), e));
+                    }
+                    _ => {}
+                }
+            }
+            return Ok(Took::Nothing);
+        };
+        say!(
+            self.report,
+            "{}: going on after {} of {}",
+            identity.describe(),
+            ByteLen(begun.image.read()),
+            used.total()
+        );
+        Ok(Took::Part(Box::new(begun)))
+    }
+
+    fn files(&self, number: usize) -> Files {
+        Files {
+            image: self.directory.file(&layout::disk_file(number)),
+            journal: self.directory.journal(number),
+        }
+    }
+
+    fn capture_disk(
+        &self,
+        number: usize,
+        disk: &Disk,
+        plan: &DiskPlan,
+        took: Took,
+    ) -> Result<DiskRecord> {
+        let identity = disk.identity();
+        let used = &plan.map.extents;
+        let begun = match took {
+            Took::All(record) => return Ok(record),
+            Took::Part(begun) => *begun,
+            Took::Nothing => {
+                let compression = self.request.options.compression;
+                let head = Head::new(identity, used, compression, self.started);
+                resume::begin(&self.files(number), &head, disk.size())?
+            }
+        };
+        let name = layout::disk_file(number);
         let workers = std::thread::available_parallelism()
             .map_or(1, usize::from)
             .min(MOST_WORKERS);
-        let used = &plan.map.extents;
         self.report.begin(
-            &format!("capturing {} to {name}", disk.identity().path.display()),
+            &format!("capturing {} to {name}", identity.path.display()),
             used.total(),
         );
         let source = Source {
             disk,
             used,
-            sector: disk.identity().logical_sector_bytes,
+            sector: identity.logical_sector_bytes,
         };
-        let copied = copy_disk(
+        let compression = begun.compression;
+        let done = copy_disk(
             &source,
-            file,
-            self.request.options.compression,
+            begun.image,
+            compression,
             workers,
+            &|| begun.taken.bytes(),
             self.report,
         );
         self.report.end();
-        let Copied {
+        let Done {
             chunks,
             bad,
             file_bytes,
             ..
-        } = copied?;
+        } = done?;
         for range in bad.iter() {
             warn!(
                 self.report,
                 "{}: {} bytes from byte {} on could not be read and are zero in the image",
-                disk.identity().describe(),
+                identity.describe(),
                 range.len().0,
                 range.start()
             );
         }
         let mut record = DiskRecord::new(
-            name,
-            disk.identity().clone(),
-            self.request.options.compression,
+            &name,
+            identity.clone(),
+            compression,
             &plan.map,
             chunks,
             bad,
@@ -288,6 +408,14 @@ impl Session<'_> {
             !self.request.options.no_verify,
             self.report,
         )?;
+        self.directory.keep_record(number, &record)?;
         Ok(record)
     }
+}
+
+/// What an interrupted capture has of a disk.
+enum Took {
+    Nothing,
+    Part(Box<Begun>),
+    All(DiskRecord),
 }

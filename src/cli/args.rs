@@ -106,6 +106,9 @@ pub struct CaptureOptions {
     /// Do not read the capture back and compare it with what was read
     #[arg(long)]
     pub no_verify: bool,
+    /// Go on with the interrupted capture of this machine in the store
+    #[arg(long)]
+    pub resume: bool,
     /// What opens its encrypted volumes.
     #[command(flatten)]
     pub keys: KeyOptions,

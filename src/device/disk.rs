@@ -1,5 +1,6 @@
 //! A source disk, block device or image file, opened so that it cannot be written.
 
+use super::aligned::is_aligned;
 use super::ioctl;
 use super::read::{ReadAt, check_range};
 use crate::error::{Error, Kind, Result};
@@ -10,6 +11,7 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError, RwLock};
 
 /// What a disk is, as people and later steps need it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -48,11 +50,51 @@ impl DiskIdentity {
 /// An open source disk. There is no way to write through it.
 #[derive(Debug)]
 pub struct Disk {
+    /// For asking what the device is.
     file: File,
+    /// For its bytes.
+    reading: RwLock<Arc<Reading>>,
     identity: DiskIdentity,
     block_device: bool,
     /// `/sys/block/…` of a block device: its disappearance tells a pulled disk from a bad sector.
     sysfs: Option<PathBuf>,
+}
+
+/// What is read through; opened anew after a read error.
+#[derive(Debug)]
+struct Reading {
+    cached: File,
+    /// Bypasses the kernel's cache, where the filesystem lets it.
+    direct: Option<File>,
+}
+
+impl Reading {
+    fn open(path: &Path) -> rustix::io::Result<Self> {
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOCTTY | OFlags::NONBLOCK;
+        let cached = rustix::fs::open(path, flags, Mode::empty())?;
+        // tmpfs and others refuse.
+        let direct = rustix::fs::open(path, flags | OFlags::DIRECT, Mode::empty()).ok();
+        Ok(Self {
+            cached: cached.into(),
+            direct: direct.map(Into::into),
+        })
+    }
+
+    /// Reads past the cache where that is possible: a capture reads each byte once, at the
+    /// device's speed, and the cache would only cost memory and copying.
+    fn read(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
+        if let Some(direct) = &self.direct
+            && is_aligned(buf, offset)
+        {
+            match direct.read_exact_at(buf, offset) {
+                // Some filesystems take the flag and refuse the request.
+                Err(error)
+                    if error.raw_os_error() == Some(rustix::io::Errno::INVAL.raw_os_error()) => {}
+                done => return done,
+            }
+        }
+        self.cached.read_exact_at(buf, offset)
+    }
 }
 
 impl Disk {
@@ -92,8 +134,11 @@ impl Disk {
                 path.display()
             )));
         }
+        let reading = Reading::open(path)
+            .map_err(|e| Error::io(format!("opening {} for reading", path.display()), e))?;
         Ok(Self {
             file,
+            reading: RwLock::new(Arc::new(reading)),
             identity: DiskIdentity {
                 path: path.to_owned(),
                 model: None,
@@ -132,8 +177,11 @@ impl Disk {
             .as_deref()
             .map(super::sysfs::names)
             .unwrap_or_default();
+        let reading = Reading::open(path)
+            .map_err(|e| Error::io(format!("opening {} for reading", path.display()), e))?;
         Ok(Self {
             file,
+            reading: RwLock::new(Arc::new(reading)),
             identity: DiskIdentity {
                 path: path.to_owned(),
                 model: names.model,
@@ -266,7 +314,8 @@ impl ReadAt for Disk {
 
     fn read_at(&self, offset: ByteOffset, buf: &mut [u8]) -> Result<()> {
         check_range(&self.name(), self.size(), offset, buf.len())?;
-        self.file.read_exact_at(buf, offset.0).map_err(|error| {
+        let reading = Arc::clone(&self.reading.read().unwrap_or_else(PoisonError::into_inner));
+        reading.read(buf, offset.0).map_err(|error| {
             let reading = format!("reading {} bytes", buf.len());
             // A disk that was pulled reads as an error or as one of no size, by its driver.
             let error = if self.has_vanished() {
@@ -283,5 +332,23 @@ impl ReadAt for Disk {
 
     fn name(&self) -> String {
         self.identity.describe()
+    }
+
+    fn reopen(&self) -> Result<()> {
+        let path = &self.identity.path;
+        let opening = |e| Error::io(format!("opening {} again", path.display()), e).on(self.name());
+        let reading = Reading::open(path).map_err(opening)?;
+        // The path may belong to another disk by now.
+        let same = |a: &File, b: &File| {
+            let (a, b) = (rustix::fs::fstat(a)?, rustix::fs::fstat(b)?);
+            Ok((a.st_rdev, a.st_dev, a.st_ino) == (b.st_rdev, b.st_dev, b.st_ino))
+        };
+        if !same(&self.file, &reading.cached).map_err(opening)? || self.has_vanished() {
+            return Err(Error::new(Kind::Vanished, "the disk is gone")
+                .on(self.name())
+                .advise("Check its cable or bay, then start again"));
+        }
+        *self.reading.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(reading);
+        Ok(())
     }
 }

@@ -3,10 +3,12 @@
 //!
 //! `ioctl` is the only file of the project with `unsafe` code.
 
+pub mod aligned;
 pub mod disk;
 pub mod ioctl;
 pub mod read;
 pub mod sysfs;
 
+pub use aligned::AlignedBuf;
 pub use disk::{Disk, DiskIdentity};
 pub use read::{MemDisk, ReadAt, Window};

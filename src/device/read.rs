@@ -14,6 +14,15 @@ pub trait ReadAt: Send + Sync {
 
     /// How people know it (path, model, serial), for messages.
     fn name(&self) -> String;
+
+    /// Opens it anew after a read error, where that helps: Linux asks a device that failed once for
+    /// ever smaller pieces through the same open file.
+    ///
+    /// # Errors
+    /// When it is not there any more.
+    fn reopen(&self) -> Result<()> {
+        Ok(())
+    }
 }
 
 impl<T: ReadAt + ?Sized> ReadAt for &T {
@@ -25,6 +34,9 @@ impl<T: ReadAt + ?Sized> ReadAt for &T {
     }
     fn name(&self) -> String {
         (**self).name()
+    }
+    fn reopen(&self) -> Result<()> {
+        (**self).reopen()
     }
 }
 
@@ -38,6 +50,9 @@ impl<T: ReadAt + ?Sized> ReadAt for Box<T> {
     fn name(&self) -> String {
         (**self).name()
     }
+    fn reopen(&self) -> Result<()> {
+        (**self).reopen()
+    }
 }
 
 impl<T: ReadAt + ?Sized> ReadAt for std::sync::Arc<T> {
@@ -49,6 +64,9 @@ impl<T: ReadAt + ?Sized> ReadAt for std::sync::Arc<T> {
     }
     fn name(&self) -> String {
         (**self).name()
+    }
+    fn reopen(&self) -> Result<()> {
+        (**self).reopen()
     }
 }
 

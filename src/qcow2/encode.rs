@@ -54,6 +54,10 @@ pub enum Encoded {
 /// still matches the size that `qemu-img convert -c` reaches.
 const ZSTD_LEVEL: i32 = 1;
 
+/// What a level beyond the first has to save of what the first came to, in bytes, to be worth
+/// trying: clusters that hardly shrink do not shrink more.
+const WORTH_MORE: usize = CLUSTER_BYTES.saturating_sub(CLUSTER_BYTES >> 3);
+
 /// Level 1 has only fixed codes and makes images a quarter larger (0.340 instead of 0.276 of system
 /// files) for a third more speed; levels above 2 gain 4 % and cost more than that.
 const ZLIB_LEVEL: u32 = 2;
@@ -80,7 +84,11 @@ enum Method {
 /// Compresses clusters; keeps its context and buffer from one to the next.
 pub struct Encoder {
     method: Method,
+    /// Zstandard's level; the others have one.
+    level: i32,
     scratch: Vec<u8>,
+    /// What a higher level makes.
+    harder: Vec<u8>,
     /// Holds the last cluster of a disk that ends within it.
     padded: Vec<u8>,
 }
@@ -108,9 +116,17 @@ impl Encoder {
         };
         Ok(Self {
             method,
+            level: ZSTD_LEVEL,
             scratch: vec![0; SCRATCH],
+            harder: Vec::new(),
             padded: Vec::new(),
         })
+    }
+
+    /// Compresses with this level of Zstandard from now on; of no effect on other methods.
+    pub fn set_level(&mut self, level: i32) {
+        self.level = level;
+        self.harder.resize(SCRATCH, 0);
     }
 
     /// Encodes one cluster: [`CLUSTER_BYTES`], or fewer where the disk ends, which stand for
@@ -130,9 +146,28 @@ impl Encoder {
         };
         // Where a compressor fails, the plain cluster is always right.
         let length = match &mut self.method {
-            Method::Zstd(zstd) => zstd
-                .compress_to_buffer(cluster, self.scratch.as_mut_slice())
-                .ok(),
+            Method::Zstd(zstd) => {
+                let first = zstd.compress_to_buffer(cluster, self.scratch.as_mut_slice());
+                // The first level is quick to see that nothing can be gained; only where it gained
+                // is a higher one asked.
+                let higher = self.level > ZSTD_LEVEL
+                    && first.as_ref().is_ok_and(|length| *length <= WORTH_MORE);
+                let again = higher
+                    .then(|| {
+                        zstd.set_compression_level(self.level).ok()?;
+                        let length = zstd.compress_to_buffer(cluster, self.harder.as_mut_slice());
+                        zstd.set_compression_level(ZSTD_LEVEL).ok()?;
+                        length.ok()
+                    })
+                    .flatten();
+                match (first, again) {
+                    (Ok(first), Some(again)) if again < first => {
+                        std::mem::swap(&mut self.scratch, &mut self.harder);
+                        Some(again)
+                    }
+                    (first, _) => first.ok(),
+                }
+            }
             Method::Zlib(zlib) => {
                 zlib.reset();
                 match zlib.compress(cluster, &mut self.scratch, FlushCompress::Finish) {

@@ -11,6 +11,10 @@ pub trait Storage {
 
     /// Returns when all that was written is on the medium.
     fn sync(&mut self) -> io::Result<()>;
+
+    /// Notes that a capture can go on from here: as soon as all that was written so far is on the
+    /// medium, `note` is to be kept where it will be found. Need not wait for it.
+    fn checkpoint(&mut self, note: Vec<u8>) -> io::Result<()>;
 }
 
 impl Storage for File {
@@ -20,5 +24,10 @@ impl Storage for File {
 
     fn sync(&mut self) -> io::Result<()> {
         self.sync_all()
+    }
+
+    /// A mere file has no place for the note.
+    fn checkpoint(&mut self, _: Vec<u8>) -> io::Result<()> {
+        self.sync_data()
     }
 }

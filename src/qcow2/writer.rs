@@ -4,6 +4,9 @@
 //! What is in memory does not grow with the disk: L2 tables and refcount blocks that are final
 //! are written between the data, a few hundred at a time; only the L1 table (8 bytes per 512 MiB)
 //! stays.
+//!
+//! A run that was interrupted goes on in the same file: what was appended up to a checkpoint is
+//! told again, without the bytes, and leads to the same state ([`Writer::replay`]).
 
 use super::encode::{Compression, Encoded};
 use super::entry::{COPIED, Mapping};
@@ -12,6 +15,7 @@ use super::refcount::Refcounts;
 use super::{CLUSTER, CLUSTER_BITS, CLUSTER_BYTES, GuestCluster, HostOffset, Storage};
 use crate::error::{Error, Kind, Result};
 use crate::units::ByteLen;
+use std::collections::BTreeMap;
 use std::fs::File;
 
 /// Every write but the last ends at a multiple of this: whole erase blocks of most sticks.
@@ -62,6 +66,8 @@ pub struct Writer<S: Storage = File> {
     open_table: Option<(usize, Vec<u64>)>,
     /// L2 tables that are final, by their L1 index.
     tables: Vec<(usize, Vec<u64>)>,
+    /// L2 tables that wait for late clusters, by their L1 index.
+    held: BTreeMap<usize, Vec<u64>>,
     /// Plain clusters that wait, by their index in the open table.
     plain: Vec<(usize, Vec<u8>)>,
     /// `end` when the first of them came.
@@ -69,6 +75,8 @@ pub struct Writer<S: Storage = File> {
     refcounts: Refcounts,
     finished: Finished,
     failed: bool,
+    /// Whether what comes is in the file already.
+    replaying: bool,
 }
 
 impl<S: Storage> Writer<S> {
@@ -110,6 +118,7 @@ impl<S: Storage> Writer<S> {
             l1: vec![0; l1_entries as usize],
             open_table: None,
             tables: Vec::new(),
+            held: BTreeMap::new(),
             plain: Vec::new(),
             plain_since: 0,
             refcounts,
@@ -119,7 +128,136 @@ impl<S: Storage> Writer<S> {
                 compressed_clusters: 0,
             },
             failed: false,
+            replaying: false,
         })
+    }
+
+    /// As [`Self::create`], for a file that an interrupted run has left. First tell again what was
+    /// appended to it ([`Self::append`], [`Self::hold`], [`Self::checkpoint`] and the others; of the
+    /// clusters only the kind and the length matter), then call [`Self::go_on`].
+    ///
+    /// # Errors
+    /// As [`Self::create`].
+    pub fn replay(storage: S, virtual_size: ByteLen, compression: Compression) -> Result<Self> {
+        let mut writer = Self::create(storage, virtual_size, compression)?;
+        writer.replaying = true;
+        Ok(writer)
+    }
+
+    /// The end of the replay: what comes from now on is written. `tail` are the last bytes of the
+    /// file as far as it was replayed, [`Self::tail_bytes`] of them.
+    ///
+    /// # Errors
+    /// When it is of another length.
+    pub fn go_on(&mut self, tail: &[u8]) -> Result<()> {
+        if tail.len() as u64 != self.tail_bytes().0 {
+            return Err(Error::corrupt(format!(
+                "going on after {} bytes instead of {}",
+                tail.len(),
+                self.tail_bytes().0
+            )));
+        }
+        self.buffer.extend_from_slice(tail);
+        self.replaying = false;
+        Ok(())
+    }
+
+    /// How many bytes before [`Self::bytes_written`] belong to a write that was not whole yet.
+    pub fn tail_bytes(&self) -> ByteLen {
+        // The first write begins behind the header's cluster.
+        let since = self.end - self.end % WRITE_BYTES;
+        ByteLen(self.end - since.max(CLUSTER))
+    }
+
+    /// Has all clusters so far written, and `note` kept as soon as they are on the medium; does not
+    /// wait for it.
+    ///
+    /// # Errors
+    /// As [`Self::append`].
+    pub fn checkpoint(&mut self, note: impl FnOnce(ByteLen) -> Result<Vec<u8>>) -> Result<()> {
+        self.refuse_after_failure()?;
+        let result = self.write_checkpoint(note);
+        self.failed = result.is_err();
+        result
+    }
+
+    fn write_checkpoint(&mut self, note: impl FnOnce(ByteLen) -> Result<Vec<u8>>) -> Result<()> {
+        self.write_plain()?;
+        if self.replaying {
+            return Ok(());
+        }
+        let start = self.end - self.buffer.len() as u64;
+        if !self.buffer.is_empty() {
+            // Stays in the buffer, and is written once more as a part of the whole write.
+            self.storage
+                .write_all_at(&self.buffer, start)
+                .map_err(|e| Error::io("writing what leads to a checkpoint", e).at(start))?;
+        }
+        let note = note(ByteLen(self.end))?;
+        self.storage
+            .checkpoint(note)
+            .map_err(|e| Error::io("writing a checkpoint", e).at(self.end))
+    }
+
+    /// Expects `cluster`, which is not behind the next one, among the late ones: the table that it
+    /// belongs to stays in memory (64 KiB).
+    ///
+    /// # Errors
+    /// When its table is written already, or it is not within the disk.
+    pub fn hold(&mut self, cluster: GuestCluster) -> Result<()> {
+        self.refuse_after_failure()?;
+        let table = (cluster.0 / L2_ENTRIES) as usize;
+        if cluster.0 < self.next || table >= self.l1.len() {
+            return Err(Error::corrupt(format!(
+                "holding guest cluster {}: the next is {}",
+                cluster.0, self.next
+            )));
+        }
+        self.held.entry(table).or_default();
+        Ok(())
+    }
+
+    /// How many tables wait for late clusters.
+    pub fn held(&self) -> usize {
+        self.held.len()
+    }
+
+    /// Adds a cluster whose table is held; in any order, when all others were appended.
+    ///
+    /// # Errors
+    /// As [`Self::append`].
+    pub fn append_late(&mut self, cluster: GuestCluster, encoded: Encoded) -> Result<()> {
+        self.refuse_after_failure()?;
+        let table = (cluster.0 / L2_ENTRIES) as usize;
+        if !self.held.contains_key(&table) {
+            return Err(Error::corrupt(format!(
+                "writing guest cluster {}, for which nothing was held",
+                cluster.0
+            )));
+        }
+        let result = self.store_late(table, cluster, encoded);
+        self.failed = result.is_err();
+        result
+    }
+
+    fn store_late(&mut self, table: usize, cluster: GuestCluster, encoded: Encoded) -> Result<()> {
+        if self
+            .open_table
+            .as_ref()
+            .is_none_or(|(open, _)| *open != table)
+        {
+            self.close_table()?;
+            let held = self.held.get_mut(&table).map(std::mem::take);
+            self.open_table = held
+                .filter(|entries| !entries.is_empty())
+                .map(|entries| (table, entries));
+        }
+        self.store(cluster, encoded)
+    }
+
+    /// What all is written to.
+    pub fn storage(&self) -> &S {
+        &self.storage
     }
 
     /// Adds the next cluster. Clusters that are left out read as zeros.
@@ -156,6 +294,9 @@ impl<S: Storage> Writer<S> {
     pub fn finish(mut self) -> Result<Finished> {
         self.refuse_after_failure()?;
         self.close_table()?;
+        let held = std::mem::take(&mut self.held);
+        self.tables
+            .extend(held.into_iter().filter(|(_, table)| !table.is_empty()));
         self.write_tables()?;
 
         let l1_table = self.align()?;
@@ -285,7 +426,12 @@ impl<S: Storage> Writer<S> {
     /// The open table is final.
     fn close_table(&mut self) -> Result<()> {
         self.write_plain()?;
-        self.tables.extend(self.open_table.take());
+        if let Some((index, table)) = self.open_table.take() {
+            match self.held.get_mut(&index) {
+                Some(held) => *held = table,
+                None => self.tables.push((index, table)),
+            }
+        }
         if self.tables.len() + self.refcounts.final_blocks() >= TABLES_KEPT {
             self.write_tables()?;
         }
@@ -326,6 +472,10 @@ impl<S: Storage> Writer<S> {
     }
 
     fn push(&mut self, mut bytes: &[u8]) -> Result<()> {
+        if self.replaying {
+            self.end += bytes.len() as u64;
+            return Ok(());
+        }
         while !bytes.is_empty() {
             let room = (WRITE_BYTES - self.end % WRITE_BYTES) as usize;
             let (now, later) = bytes.split_at(room.min(bytes.len()));

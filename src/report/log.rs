@@ -28,10 +28,10 @@ impl Log {
         Self::default()
     }
 
-    /// Writes all lines so far to a new file at `path`, and every later one as it comes.
+    /// Appends all lines so far to the file at `path`, and every later one as it comes.
     pub fn attach(&self, path: &Path) -> std::io::Result<()> {
         let mut state = self.0.lock().unwrap_or_else(|e| e.into_inner());
-        let mut file = File::create(path)?;
+        let mut file = File::options().create(true).append(true).open(path)?;
         file.write_all(state.lines.as_bytes())?;
         state.file = Some(file);
         Ok(())

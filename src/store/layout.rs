@@ -4,7 +4,7 @@
 
 use super::digest::Digest;
 use super::files::{CaptureFiles, DirFiles};
-use super::manifest::{FileRecord, MANIFEST, Manifest, SUMS};
+use super::manifest::{DiskRecord, FileRecord, MANIFEST, Manifest, SUMS};
 use crate::error::{Error, Result};
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
@@ -21,6 +21,8 @@ pub const DOMAIN: &str = "domain.xml";
 pub const LOG: &str = "capture.log";
 /// Ends the name of a capture that is not whole.
 pub const PARTIAL: &str = ".partial";
+/// Ends the name of the directory beside it that says how to go on with it.
+pub const JOURNAL: &str = ".journal";
 
 /// The longest machine name, so that the path stays short enough for every filesystem and screen.
 const NAME_MAX: usize = 64;
@@ -52,11 +54,23 @@ pub fn sanitise(name: &str) -> Option<String> {
     (!clean.is_empty()).then(|| clean.to_owned())
 }
 
+/// The journal of the image of the disk with this number.
+fn journal_file(number: usize) -> String {
+    format!("disk-{number}.journal")
+}
+
+/// The record of a disk whose image is finished.
+fn record_file(number: usize) -> String {
+    format!("disk-{number}.json")
+}
+
 /// A capture that is being written.
 #[derive(Debug)]
 #[must_use = "without commit() the capture stays partial"]
 pub struct CaptureDir {
     partial: PathBuf,
+    /// Beside it; gone with the commit.
+    journal: PathBuf,
     /// The directory of the machine.
     parent: PathBuf,
     /// The name once it is whole.
@@ -101,9 +115,13 @@ impl CaptureDir {
             let partial = parent.join(format!("{name}{PARTIAL}"));
             match fs::create_dir(&partial) {
                 Ok(()) => {
+                    remove_stale_journals(&parent);
+                    let journal = parent.join(format!("{name}{JOURNAL}"));
+                    fs::create_dir(&journal).map_err(|e| making(&journal, e))?;
                     sync_dir(&parent)?;
                     return Ok(Self {
                         partial,
+                        journal,
                         parent,
                         name,
                         machine,
@@ -114,6 +132,76 @@ impl CaptureDir {
             }
         }
         unreachable!("the attempts do not end")
+    }
+
+    /// The last capture of a machine in a store that was interrupted and can be gone on with.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn interrupted(store: &Path, machine: &str) -> Result<Option<Self>> {
+        let Some(machine) = sanitise(machine) else {
+            return Ok(None);
+        };
+        let parent = store.join(&machine);
+        if !parent.is_dir() {
+            return Ok(None);
+        }
+        let mut names: Vec<String> = DirFiles::new(&parent)
+            .list()?
+            .into_iter()
+            .filter(|entry| entry.is_dir)
+            .filter_map(|entry| entry.name.strip_suffix(PARTIAL).map(str::to_owned))
+            .filter(|name| parent.join(format!("{name}{JOURNAL}")).is_dir())
+            .collect();
+        names.sort();
+        Ok(names.pop().map(|name| Self {
+            partial: parent.join(format!("{name}{PARTIAL}")),
+            journal: parent.join(format!("{name}{JOURNAL}")),
+            parent,
+            name,
+            machine,
+        }))
+    }
+
+    /// The journal of the image of the disk with this number.
+    pub fn journal(&self, number: usize) -> PathBuf {
+        self.journal.join(journal_file(number))
+    }
+
+    /// The record of a disk whose image is finished.
+    ///
+    /// # Errors
+    /// When it is there and cannot be read.
+    pub fn record(&self, number: usize) -> Result<Option<DiskRecord>> {
+        let path = self.journal.join(record_file(number));
+        match fs::read(&path) {
+            Ok(json) => Ok(serde_json::from_slice(&json).ok()),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(Error::io(format!("reading {}", path.display()), e)),
+        }
+    }
+
+    /// Keeps the record of a disk whose image is finished.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn keep_record(&self, number: usize, record: &DiskRecord) -> Result<()> {
+        let path = self.journal.join(record_file(number));
+        let json = serde_json::to_vec(record)
+            .map_err(|e| Error::corrupt("writing the record of a disk").because(e))?;
+        // Cut short, it is not JSON, and counts for nothing.
+        File::create(&path)
+            .and_then(|mut file| file.write_all(&json).and_then(|()| file.sync_all()))
+            .map_err(|e| Error::io(format!("writing {}", path.display()), e))
+    }
+
+    /// How many bytes its files take already.
+    ///
+    /// # Errors
+    /// When they cannot be listed.
+    pub fn bytes(&self) -> Result<u64> {
+        let files = DirFiles::new(&self.partial).list()?;
+        Ok(files.iter().map(|file| file.bytes.0).sum())
     }
 
     /// The name of the machine, as it is in the path.
@@ -131,39 +219,13 @@ impl CaptureDir {
         self.partial.join(name)
     }
 
-    /// Makes a file that is not there yet.
+    /// Writes a whole small file, in place of one that an interrupted run left.
     ///
     /// # Errors
-    /// When it is there, or cannot be made.
-    pub fn create(&self, name: &str) -> Result<File> {
-        let path = self.file(name);
-        File::options()
-            .read(true)
-            .write(true)
-            .create_new(true)
-            .open(&path)
-            .map_err(|e| Error::io(format!("making {}", path.display()), e))
-    }
-
-    /// Writes a whole small file.
-    ///
-    /// # Errors
-    /// As [`Self::create`], and when the medium is full.
+    /// When it cannot be made, or the medium is full.
     pub fn write(&self, name: &str, bytes: &[u8]) -> Result<()> {
-        self.create(name)?
-            .write_all(bytes)
-            .map_err(|e| Error::io(format!("writing {}", self.file(name).display()), e))
-    }
-
-    /// Removes the images of a capture that failed: without their manifest they are of no use, and
-    /// the next try needs the room. Log and inventory stay.
-    pub fn discard_images(&self) {
-        for number in 0.. {
-            // Where it fails, the medium is gone, and that has been said.
-            if fs::remove_file(self.file(&disk_file(number))).is_err() {
-                break;
-            }
-        }
+        let path = self.file(name);
+        fs::write(&path, bytes).map_err(|e| Error::io(format!("writing {}", path.display()), e))
     }
 
     /// Makes the capture whole: adds every file that is not a disk of `manifest` to it, writes it
@@ -175,6 +237,10 @@ impl CaptureDir {
     pub fn commit(self, mut manifest: Manifest) -> Result<PathBuf> {
         let dir = DirFiles::new(&self.partial);
         for entry in dir.list()? {
+            // From a run that was cut in the middle of this.
+            if entry.name == MANIFEST || entry.name == SUMS {
+                continue;
+            }
             if manifest.disks.iter().any(|disk| disk.file == entry.name) {
                 continue;
             }
@@ -205,7 +271,21 @@ impl CaptureDir {
                 )
             })?;
         sync_dir(&self.parent)?;
+        // Of no use any more, and in nobody's way.
+        let _ = fs::remove_dir_all(&self.journal);
         Ok(whole)
+    }
+}
+
+/// Removes what is left of captures that are whole, or that somebody removed. Where it fails,
+/// nothing but some room is lost.
+fn remove_stale_journals(parent: &Path) {
+    for entry in DirFiles::new(parent).list().unwrap_or_default() {
+        if let Some(name) = entry.name.strip_suffix(JOURNAL)
+            && !parent.join(format!("{name}{PARTIAL}")).is_dir()
+        {
+            let _ = fs::remove_dir_all(parent.join(&entry.name));
+        }
     }
 }
 
@@ -243,6 +323,12 @@ mod tests {
         let second = CaptureDir::begin(store.path(), "m", at).unwrap();
         assert!(first.path().ends_with("m/2026-11-22T101500Z.partial"));
         assert!(second.path().ends_with("m/2026-11-22T101500Z-2.partial"));
+        let journal = |capture: &CaptureDir| capture.journal(0).parent().unwrap().to_owned();
+        assert!(journal(&first).is_dir() && journal(&second).is_dir());
+        fs::remove_dir(first.path()).unwrap();
+        let third = CaptureDir::begin(store.path(), "m", at).unwrap();
+        assert_eq!(third.path(), first.path());
+        assert!(journal(&second).is_dir() && journal(&third).is_dir());
     }
 
     #[test]

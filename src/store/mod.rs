@@ -4,6 +4,7 @@
 //!
 //! What a capture contains and what its manifest says: `docs/capture-files.md`.
 
+pub mod append;
 pub mod chunks;
 pub mod digest;
 mod ext4;

@@ -206,8 +206,9 @@ impl Appliance<'_> {
     /// Until Enter: the choice is then made. Or what to do with the machine instead of a capture.
     fn ask(&self, all: &[(usize, PathBuf)], choice: &mut Choice) -> Result<Option<&'static str>> {
         loop {
-            self.show_keys(choice.disks.len());
+            // Before the keys are shown: what is typed at them counts.
             self.consoles.forget_typed();
+            self.show_keys(choice.disks.len());
             let reading = |e| Error::io("reading the consoles", e);
             let Some(line) = self.consoles.read_line(None).map_err(reading)? else {
                 continue;

@@ -1,5 +1,6 @@
 //! The project's own commands: in comes a checkout, out come an image, a demonstration, a verdict.
 
+mod bench;
 mod demo;
 mod fuzz;
 mod image;
@@ -38,6 +39,15 @@ enum Command {
         #[arg(long)]
         interactive: bool,
     },
+    /// Measure a capture beside other tools and the machine's own limits
+    Bench {
+        /// How often each is run; the fastest counts
+        #[arg(long, default_value_t = 3)]
+        rounds: u32,
+        /// Only our own captures, to a fast store
+        #[arg(long)]
+        quick: bool,
+    },
     /// Look for disks whose map is not sane
     Fuzz {
         /// One folder of tests/fuzz/corpus [default: one after the other]
@@ -67,6 +77,7 @@ fn main() -> ExitCode {
         Command::Setup => setup::ensure(&Purpose::ALL, &say),
         Command::Image { relock, out } => image::run(relock, out),
         Command::Demo { interactive } => demo::run(interactive),
+        Command::Bench { rounds, quick } => bench::run(rounds, quick),
         Command::Fuzz { target, seconds } => fuzz::run(target.as_deref(), seconds),
         Command::Powercut { cuts, seed } => test::powercut(cuts, seed),
         Command::Test { filter } => test::run(filter.as_deref()),

@@ -46,7 +46,15 @@ impl Stick {
     /// # Errors
     /// When it does not fit.
     pub fn answer(&self, text: &str) -> Result<()> {
-        self.esp.put("haulier.toml", text.as_bytes())
+        self.put("haulier.toml", text.as_bytes())
+    }
+
+    /// Puts a file at the top of the ESP.
+    ///
+    /// # Errors
+    /// When it does not fit.
+    pub fn put(&self, path: &str, contents: &[u8]) -> Result<()> {
+        self.esp.put(path, contents)
     }
 
     /// Adds `words` to the kernel command line, as a technician would in the boot menu.

@@ -312,6 +312,18 @@ pub const ALL: &[Need] = &[
     need(Purpose::Checks, "kmod", "modprobe", "loading those drivers"),
     need(
         Purpose::Checks,
+        "time",
+        "/usr/bin/time",
+        "measuring the bench's programs",
+    ),
+    need(
+        Purpose::Checks,
+        "zstd",
+        "zstd",
+        "what partclone is piped to in the bench",
+    ),
+    need(
+        Purpose::Checks,
         "f2fs-tools",
         "mkfs.f2fs",
         "F2FS to read in tests",

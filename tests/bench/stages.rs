@@ -1,0 +1,178 @@
+//! Each stage of a capture alone: what the disk, the processors and the store can do when nothing
+//! else is done. `cargo xtask bench` sets a capture's time against the slowest of them.
+//!
+//! ```text
+//! stages read DISK          reads the used extents, with O_DIRECT, four requests at a time
+//! stages compress DISK      compresses samples of them from memory, on all processors
+//! stages write FILE BYTES   writes so many bytes, with O_DIRECT, four requests at a time, and syncs
+//! ```
+//!
+//! Each prints one JSON document with `seconds` and `bytes` (of the whole disk for `compress`).
+
+use haulier::device::{Disk, ReadAt};
+use haulier::extent::{Extent, ExtentList};
+use haulier::qcow2::{CLUSTER_BYTES, Compression, Encoded, Encoder};
+use haulier::units::ByteOffset;
+use haulier::usedmap::{DiskInfo, map_disks};
+use haulier::volume::crypt::Secrets;
+use std::fs::File;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
+
+const PIECE: usize = 4 << 20;
+const QUEUE: usize = 4;
+/// Pieces that are compressed: 256 MiB.
+const SAMPLES: usize = 64;
+/// As `O_DIRECT` of x86-64 Linux.
+const O_DIRECT: i32 = 0o40000;
+
+fn main() {
+    // `cargo bench` and `cargo test` add words of their own.
+    let words: Vec<String> = std::env::args()
+        .skip(1)
+        .filter(|word| !word.starts_with("--"))
+        .collect();
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    let (seconds, bytes, stored) = match words[..] {
+        ["read", disk] => read(Path::new(disk)),
+        ["compress", disk] => compress(Path::new(disk)),
+        ["write", file, bytes] => write(Path::new(file), bytes.parse().unwrap()),
+        [] => return,
+        _ => panic!("see the head of tests/bench/stages.rs"),
+    };
+    println!(r#"{{"seconds":{seconds:.3},"bytes":{bytes},"stored":{stored}}}"#);
+}
+
+fn used(disk: &Disk) -> ExtentList {
+    let source: (&dyn ReadAt, DiskInfo) = (disk, DiskInfo::from(disk.identity()));
+    let map = map_disks(&[source], &Secrets::new())
+        .unwrap()
+        .swap_remove(0);
+    map.extents
+}
+
+/// The used extents in pieces of at most [`PIECE`].
+fn pieces(used: &ExtentList) -> Vec<Extent> {
+    let mut pieces = Vec::new();
+    for extent in used.iter() {
+        let mut at = extent.start().0;
+        while let Some(piece) = Extent::between(at, extent.end().min(at + PIECE as u64)) {
+            pieces.push(piece);
+            at = piece.end();
+        }
+    }
+    pieces
+}
+
+/// Page-aligned room in a buffer that is a page too long.
+fn aligned(buffer: &mut [u8]) -> &mut [u8] {
+    let skip = buffer.as_ptr().align_offset(4096);
+    &mut buffer[skip..skip + PIECE]
+}
+
+/// Runs `work` for each number below `count` on [`QUEUE`] threads; seconds.
+fn queued(count: usize, work: impl Fn(usize, &mut [u8]) + Sync) -> f64 {
+    let next = AtomicUsize::new(0);
+    let start = Instant::now();
+    std::thread::scope(|scope| {
+        for _ in 0..QUEUE {
+            scope.spawn(|| {
+                let mut buffer = vec![0x5A; PIECE + 4096];
+                let buffer = aligned(&mut buffer);
+                loop {
+                    let number = next.fetch_add(1, Ordering::Relaxed);
+                    if number >= count {
+                        return;
+                    }
+                    work(number, buffer);
+                }
+            });
+        }
+    });
+    start.elapsed().as_secs_f64()
+}
+
+fn read(path: &Path) -> (f64, u64, u64) {
+    let used = used(&Disk::open(path).unwrap());
+    let pieces = pieces(&used);
+    let file = File::options()
+        .read(true)
+        .custom_flags(O_DIRECT)
+        .open(path)
+        .unwrap();
+    let seconds = queued(pieces.len(), |number, buffer| {
+        let piece = pieces[number];
+        file.read_exact_at(&mut buffer[..piece.len().0 as usize], piece.start().0)
+            .unwrap();
+    });
+    (seconds, used.total().0, 0)
+}
+
+fn compress(path: &Path) -> (f64, u64, u64) {
+    let disk = Disk::open(path).unwrap();
+    let used = used(&disk);
+    let pieces = pieces(&used);
+    let total = used.total().0;
+    // Evenly over the bytes, so that large files weigh what they weigh.
+    let mut samples: Vec<Vec<u8>> = Vec::new();
+    let mut passed = 0;
+    for piece in pieces {
+        let due = total / SAMPLES as u64 * samples.len() as u64;
+        if passed >= due && samples.len() < SAMPLES {
+            let mut bytes = vec![0; piece.len().0 as usize];
+            disk.read_at(ByteOffset(piece.start().0), &mut bytes)
+                .unwrap();
+            samples.push(bytes);
+        }
+        passed += piece.len().0;
+    }
+    let sampled: u64 = samples.iter().map(|sample| sample.len() as u64).sum();
+    let mut best = (f64::MAX, 0);
+    for _ in 0..3 {
+        let next = AtomicUsize::new(0);
+        let stored = AtomicUsize::new(0);
+        let start = Instant::now();
+        std::thread::scope(|scope| {
+            for _ in 0..std::thread::available_parallelism().unwrap().get() {
+                scope.spawn(|| {
+                    let mut encoder = Encoder::new(Compression::Zstd).unwrap();
+                    while let Some(sample) = samples.get(next.fetch_add(1, Ordering::Relaxed)) {
+                        for cluster in sample.chunks(CLUSTER_BYTES) {
+                            let length = match encoder.encode(cluster) {
+                                Encoded::Zero => 0,
+                                Encoded::Compressed(bytes) | Encoded::Plain(bytes) => bytes.len(),
+                            };
+                            stored.fetch_add(length, Ordering::Relaxed);
+                        }
+                    }
+                });
+            }
+        });
+        let seconds = start.elapsed().as_secs_f64();
+        if seconds < best.0 {
+            best = (seconds, stored.load(Ordering::Relaxed) as u64);
+        }
+    }
+    let scale = total as f64 / sampled as f64;
+    (best.0 * scale, total, (best.1 as f64 * scale) as u64)
+}
+
+fn write(path: &Path, bytes: u64) -> (f64, u64, u64) {
+    let file = File::options()
+        .write(true)
+        .create_new(true)
+        .custom_flags(O_DIRECT)
+        .open(path)
+        .unwrap();
+    let count = (bytes as usize).div_ceil(PIECE);
+    let start = Instant::now();
+    queued(count, |number, buffer| {
+        file.write_all_at(buffer, (number * PIECE) as u64).unwrap();
+    });
+    file.sync_all().unwrap();
+    let seconds = start.elapsed().as_secs_f64();
+    std::fs::remove_file(path).unwrap();
+    (seconds, (count * PIECE) as u64, 0)
+}

@@ -1,0 +1,113 @@
+//! The disk of the bench: 16 GiB, GPT, one ext4 with this machine's own programs and libraries in
+//! it, some of them many times, and files that cannot be compressed. 36 % of the disk is live
+//! afterwards, 27 % was written and deleted, the rest was never written.
+
+use crate::say;
+use anyhow::{Context, Result};
+use haulier_testbed::command::{run, tool};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+const DISK_BYTES: u64 = 16 << 30;
+/// The partition's start, in bytes.
+const START: u64 = 1 << 20;
+/// 36 % and 27 % of the disk.
+const LIVE: u64 = DISK_BYTES / 100 * 36;
+const DELETED: u64 = DISK_BYTES / 100 * 27;
+/// Folders of this machine's that are copied.
+const FROM: [&str; 3] = ["/usr/bin", "/usr/lib", "/usr/share"];
+/// One file in so many bytes is noise, as photographs and archives are.
+const NOISE_EVERY: u64 = 8;
+/// Changes when the recipe does.
+const RECIPE: u32 = 1;
+
+/// The disk; made if it is not there.
+pub(super) fn disk(folder: &Path) -> Result<PathBuf> {
+    let disk = folder.join(format!("source-{RECIPE}.img"));
+    if disk.exists() {
+        return Ok(disk);
+    }
+    say("Making the disk of the bench: 16 GiB, some minutes");
+    let making = folder.join("making.img");
+    let file = fs::File::create(&making)?;
+    file.set_len(DISK_BYTES)?;
+    drop(file);
+    let image = making.to_str().context("a path that is not UTF-8")?;
+    run(tool("sgdisk").args(["--new=1:2048:0", "--typecode=1:8300", image]))?;
+    let blocks = (DISK_BYTES - 2 * START) / 4096;
+    run(tool("mke2fs")
+        .args(["-q", "-t", "ext4", "-F", "-b", "4096", "-E"])
+        .arg(format!("offset={START},lazy_itable_init=0,nodiscard"))
+        .args([image, &blocks.to_string()]))?;
+    let mount = folder.join("mount");
+    fs::create_dir_all(&mount)?;
+    run(tool("mount")
+        .arg("-o")
+        .arg(format!("loop,offset={START}"))
+        .arg(&making)
+        .arg(&mount))?;
+    let filled = fill(&mount);
+    run(tool("umount").arg(&mount))?;
+    filled?;
+    fs::rename(&making, &disk)?;
+    Ok(disk)
+}
+
+/// Copies until live and deleted data are there, then deletes what is to be deleted: every file by
+/// turns, so that live and free blocks lie among each other.
+fn fill(mount: &Path) -> Result<()> {
+    let mut files: Vec<(PathBuf, u64)> = Vec::new();
+    let mut total = 0_u64;
+    let mut noise = fs::File::open("/dev/urandom")?;
+    'copies: for copy in 0.. {
+        for from in FROM {
+            for source in tree(Path::new(from))? {
+                if total >= LIVE + DELETED {
+                    break 'copies;
+                }
+                let number = files.len();
+                let place = mount.join(format!("{copy}/{}", number % 97));
+                fs::create_dir_all(&place)?;
+                let place = place.join(number.to_string());
+                let mut bytes = fs::copy(&source, &place)?;
+                if number as u64 % (NOISE_EVERY * 8) == 0 {
+                    // As much noise as one part in NOISE_EVERY of what was copied since.
+                    bytes = 8 << 20;
+                    let mut some = std::io::Read::by_ref(&mut noise);
+                    let mut some = std::io::Read::take(&mut some, bytes);
+                    std::io::copy(&mut some, &mut fs::File::create(&place)?)?;
+                }
+                total += bytes;
+                files.push((place, bytes));
+            }
+        }
+    }
+    run(&mut tool("sync"))?;
+    let (mut passed, mut deleted) = (0_u64, 0_u64);
+    for (path, bytes) in files {
+        passed += bytes;
+        if deleted < passed / 63 * 27 {
+            fs::remove_file(path)?;
+            deleted += bytes;
+        }
+    }
+    Ok(())
+}
+
+/// The ordinary files below `folder`, in a fixed order.
+fn tree(folder: &Path) -> Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    let mut entries = fs::read_dir(folder)
+        .with_context(|| format!("listing {}", folder.display()))?
+        .collect::<Result<Vec<_>, _>>()?;
+    entries.sort_by_key(fs::DirEntry::file_name);
+    for entry in entries {
+        let kind = entry.file_type()?;
+        if kind.is_dir() {
+            files.extend(tree(&entry.path())?);
+        } else if kind.is_file() {
+            files.push(entry.path());
+        }
+    }
+    Ok(files)
+}

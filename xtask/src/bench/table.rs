@@ -1,0 +1,124 @@
+//! The figures as docs/measured.md has them.
+
+use super::Stage;
+use super::tools::{Measured, Tool};
+use std::fmt::{self, Write as _};
+
+/// The bench's result.
+#[derive(Debug)]
+pub(super) struct Table {
+    read: Stage,
+    compress: Stage,
+    write: Stage,
+    tools: String,
+    sticks: String,
+}
+
+fn rate(stage: Stage) -> f64 {
+    stage.bytes as f64 / stage.seconds / 1e6
+}
+
+impl Table {
+    pub(super) fn new(read: Stage, compress: Stage, write: Stage) -> Self {
+        Self {
+            read,
+            compress,
+            write,
+            tools: String::new(),
+            sticks: String::new(),
+        }
+    }
+
+    /// The slowest single stage, in seconds, and its name, where `write` is the store's.
+    fn ideal(&self, write: f64) -> (f64, &'static str) {
+        let stages = [
+            (self.read.seconds, "read"),
+            (self.compress.seconds, "compress"),
+            (write, "write"),
+        ];
+        stages
+            .into_iter()
+            .max_by(|a, b| a.0.total_cmp(&b.0))
+            .unwrap_or((0.0, "none"))
+    }
+
+    pub(super) fn tools(&mut self, measured: &[Measured]) {
+        let seconds_of = |tool| {
+            let found = measured.iter().find(|m| m.tool == tool);
+            found.map(|m| m.seconds)
+        };
+        let (qemu, partclone) = (
+            seconds_of(Tool::QemuCompressed),
+            seconds_of(Tool::Partclone),
+        );
+        let ratio = |seconds: f64, to: Option<f64>| {
+            to.map_or_else(|| "-".to_owned(), |to| format!("{:.2}", seconds / to))
+        };
+        let (ideal, _) = self.ideal(self.write.seconds);
+        for m in measured {
+            // Writing to a String does not fail.
+            let _ = writeln!(
+                self.tools,
+                "| {} | {:.1} | {} | {} | {:.2} | {} | {} | {:.1} |",
+                m.tool.name(),
+                m.seconds,
+                ratio(m.seconds, qemu),
+                ratio(m.seconds, partclone),
+                ideal / m.seconds,
+                m.written / 1_000_000,
+                m.peak_kib >> 10,
+                m.processor
+            );
+        }
+    }
+
+    /// Adds a capture to a store of `rate` million bytes a second, which took `write` for some
+    /// bytes.
+    pub(super) fn stick(&mut self, rate_mb: u64, write: Stage, ours: &Measured) {
+        let alone = ours.written as f64 / rate(write) / 1e6;
+        let (ideal, held_by) = self.ideal(alone);
+        let _ = writeln!(
+            self.sticks,
+            "| {rate_mb} MB/s | {:.0} MB/s | {:.1} | {:.1} ({held_by}) | {:.2} | {} |",
+            rate(write),
+            ours.seconds,
+            ideal,
+            ideal / ours.seconds,
+            ours.written / 1_000_000
+        );
+    }
+}
+
+impl fmt::Display for Table {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "| stage alone | seconds | MB/s |\n| --- | ---: | ---: |")?;
+        for (name, stage) in [
+            ("reading what is used", self.read),
+            ("compressing it on all processors", self.compress),
+            ("writing the image", self.write),
+        ] {
+            writeln!(f, "| {name} | {:.1} | {:.0} |", stage.seconds, rate(stage))?;
+        }
+        writeln!(
+            f,
+            "\nThe slowest is to {}; what is compressed alone comes to {} MB.\n",
+            self.ideal(self.write.seconds).1,
+            self.compress.stored / 1_000_000
+        )?;
+        writeln!(
+            f,
+            "| tool | seconds | of qemu-img -c | of partclone | efficiency | MB written | peak MiB | CPU s |\n\
+             | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |\n{}",
+            self.tools
+        )?;
+        if self.sticks.is_empty() {
+            return Ok(());
+        }
+        writeln!(
+            f,
+            "| store | measured | seconds | ideal (held by) | efficiency | MB written |\n\
+             | --- | ---: | ---: | ---: | ---: | ---: |\n{}",
+            self.sticks
+        )
+    }
+}
