@@ -14,6 +14,7 @@ use crate::report::plain::PlainLines;
 use crate::report::{Level, Report, Tee};
 use crate::stick::cmdline::Cmdline;
 use crate::stick::{self, Stick};
+use crate::store::CaptureDir;
 use crate::units::ByteLen;
 use crate::usedmap::{DiskInfo, map_disks};
 use crate::volume::crypt::{Secrets, mistyped_recovery_group};
@@ -347,7 +348,7 @@ impl Appliance<'_> {
         let plain = PlainLines::new(self.consoles.clone());
         let shown: &dyn Report = if unattended { &plain } else { &bars };
         let report = Tee(vec![shown, self.log]);
-        let request = Request {
+        let mut request = Request {
             machine,
             disks: choice.disks,
             store: store.path().to_owned(),
@@ -355,7 +356,7 @@ impl Appliance<'_> {
             secrets: choice.secrets,
             options: choice.options,
         };
-        match capture::run(&request, self.log, &report) {
+        match self.run(&mut request, &report) {
             Ok(outcome) => {
                 store.unmount()?;
                 Ok(outcome)
@@ -371,6 +372,29 @@ impl Appliance<'_> {
                 }
                 Err(error)
             }
+        }
+    }
+
+    /// Goes on with what an interrupted run left of this machine on the stick, or else begins.
+    fn run(&self, request: &mut Request, report: &dyn Report) -> Result<Outcome> {
+        let options = &mut request.options;
+        let name = options.name.as_deref().unwrap_or(&request.machine.name);
+        if options.resume || CaptureDir::interrupted(&request.store, name)?.is_none() {
+            return capture::run(request, self.log, report);
+        }
+        say!(
+            report,
+            "An interrupted capture of this machine is on the stick: going on with it"
+        );
+        options.resume = true;
+        match capture::run(request, self.log, report) {
+            Err(error) if error.kind() == Kind::Refused => {
+                warn!(report, "{error}");
+                say!(report, "So it is captured from the beginning");
+                request.options.resume = false;
+                capture::run(request, self.log, report)
+            }
+            done => done,
         }
     }
 

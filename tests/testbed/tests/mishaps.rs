@@ -38,6 +38,12 @@ impl Scene {
 
     /// Boots the stick beside the server and waits until a capture is under way.
     fn in_the_middle(&self, stick: &Stick, bus: Bus) -> (Running, Instant) {
+        // More than the boot and the used maps have read: the copy itself is running.
+        self.after_reading(stick, bus, 64 << 20)
+    }
+
+    /// As that, until so many bytes of the server's disk were read.
+    fn after_reading(&self, stick: &Stick, bus: Bus, bytes: u64) -> (Running, Instant) {
         let start = Instant::now();
         let mut machine = journey::server(&self.guest, bus)
             .stick(stick.path(), STICK_SERIAL)
@@ -45,10 +51,9 @@ impl Scene {
             .unwrap();
         machine.serial().wait_for("Haulier ", BOOT).unwrap();
         machine.serial().wait_for("capturing", CAPTURE).unwrap();
-        // More than the boot and the used maps have read: the copy itself is running.
         loop {
             let read = machine.qmp().block_stats("disk0").unwrap().read_bytes;
-            if read > 64 << 20 {
+            if read > bytes {
                 return (machine, start);
             }
             assert!(start.elapsed() < CAPTURE, "{}", machine.serial().tail());
@@ -128,6 +133,31 @@ fn two_sticks_with_the_same_identity_are_refused() {
             "{drive}"
         );
     }
+}
+
+#[test]
+fn a_power_cut_in_the_middle_costs_what_came_after_the_last_checkpoint() {
+    let scene = Scene::new();
+    let stick = scene.stick("stick.img", STICK_BYTES);
+    let (machine, _) = scene.after_reading(&stick, Bus::Sata, 560 << 20);
+    machine.kill().unwrap();
+    scene.assert_nothing_whole(&stick);
+
+    let ended = journey::capture(journey::server(&scene.guest, Bus::Sata), &stick).unwrap();
+    assert_eq!(ended.exit_code, 0, "{}", ended.screen);
+    assert_eq!(ended.source.writes, 0);
+    for words in ["going on with it", "going on after"] {
+        assert!(
+            ended.screen.contains(words),
+            "\"{words}\" in:\n{}",
+            ended.screen
+        );
+    }
+    run(scene.product.command().arg("verify").arg(stick.path())).unwrap();
+    let out = scene.folder.path().join("vm");
+    journey::import_to_qemu(&scene.product, stick.path(), &out).unwrap();
+    let mut compare = std::process::Command::new("qemu-img");
+    run(compare.arg("check").arg(out.join("disk-0.qcow2"))).unwrap();
 }
 
 #[test]

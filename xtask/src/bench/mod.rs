@@ -153,6 +153,9 @@ fn build_stages() -> Result<PathBuf> {
         .lines()
         .filter_map(|line| serde_json::from_str::<Built>(line).ok())
         .filter_map(|built| built.executable)
-        .next_back()
+        .find(|path| {
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            name.starts_with("stages")
+        })
         .context("cargo did not say where the stages are")
 }
