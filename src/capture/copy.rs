@@ -272,7 +272,10 @@ fn encode_chunks(
         let next = work.lock().unwrap_or_else(PoisonError::into_inner).recv();
         let Ok(raw) = next else { return };
         let start = Instant::now();
-        encoder.set_level(level.now());
+        if let Err(error) = encoder.set_level(level.now()) {
+            let _ = ready.send(Err(error));
+            return;
+        }
         let chunk = encode(
             &mut encoder,
             raw.place,

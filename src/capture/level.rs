@@ -10,12 +10,13 @@
     clippy::indexing_slicing
 )]
 
+use crate::qcow2::encode::ZSTD_BASE;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 /// Zstandard's levels, from that which keeps up with everything to that beyond which clusters of
 /// 64 KiB hardly get smaller. Measured in docs/decisions/0017-capture-engine.md.
-pub const LADDER: [i32; 4] = [1, 3, 6, 9];
+pub const LADDER: [i32; 3] = [ZSTD_BASE, 4, 6];
 
 /// How often is decided.
 const WINDOW: Duration = Duration::from_millis(400);
@@ -59,7 +60,7 @@ impl Level {
     /// Zstandard's level.
     pub fn now(&self) -> i32 {
         let step = self.step.load(Ordering::Relaxed);
-        LADDER.get(step).copied().unwrap_or(1)
+        LADDER.get(step).copied().unwrap_or(ZSTD_BASE)
     }
 
     /// A worker was busy since `start`.
@@ -129,9 +130,9 @@ mod tests {
     fn idle_workers_compress_harder_and_busy_ones_give_way_and_wait() {
         let level = Level::new();
         let mut pilot = level.pilot(2);
-        assert_eq!(level.now(), 1);
+        assert_eq!(level.now(), ZSTD_BASE);
         pilot.decide(100);
-        assert_eq!(level.now(), 1);
+        assert_eq!(level.now(), ZSTD_BASE);
         for _ in 0..10 {
             pilot.decide(20);
         }
