@@ -5,6 +5,7 @@
 pub mod mount;
 pub mod oracle;
 pub mod ratios;
+pub mod sparse;
 pub mod uml;
 
 use haulier::device::Disk;
