@@ -4,6 +4,7 @@
 
 pub mod mount;
 pub mod oracle;
+pub mod proof;
 pub mod ratios;
 pub mod sparse;
 pub mod uml;
