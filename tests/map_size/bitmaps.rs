@@ -38,7 +38,7 @@ impl Pattern {
     }
 }
 
-fn crc32c(seed: u32, pieces: &[&[u8]]) -> u32 {
+pub(crate) fn crc32c(seed: u32, pieces: &[&[u8]]) -> u32 {
     // The kernel's: neither inverted before nor after.
     const CRC32C: crc::Crc<u32, crc::Table<16>> =
         crc::Crc::<u32, crc::Table<16>>::new(&crc::Algorithm {

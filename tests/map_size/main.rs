@@ -9,6 +9,7 @@ mod files;
 #[path = "../map_support/mod.rs"]
 mod map_support;
 mod measure;
+mod trees;
 
 use bitmaps::Pattern;
 use files::{Case, fill_and_measure};
@@ -124,6 +125,30 @@ fn xfs_of_64_tib_with_very_many_files() {
         reads: "ro,norecovery",
     };
     fill_and_measure(&case, files());
+}
+
+/// More free runs in one group than 20 million files leave in all.
+#[test]
+fn xfs_of_64_tib_with_very_many_free_runs() {
+    let _alone = alone();
+    let runs = u32::try_from(number("HAULIER_SIZE_RUNS", 3_000_000)).unwrap();
+    let room = Room::new();
+    let image = room.file("disk.img", 64 * TIB);
+    let features = "rmapbt=0,reflink=0,crc=1";
+    run(
+        "mkfs.xfs",
+        &["-q", "-K", "-m", features, "-l", "size=128m", arg(&image)],
+    );
+    let before = trees::free_by_xfs_db(&image);
+    trees::fragment_xfs(&image, runs);
+    let after = trees::free_by_xfs_db(&image);
+    // The blocks of the free list are counted too.
+    assert_eq!(after.1, u64::from(runs) + 1 + trees::waiting(&image));
+    assert!(after.0 + u64::from(runs) < before.0);
+    let what = format!("XFS, 64 TiB, {runs} free runs of a block in one group");
+    let map = measure(&what, &image).map;
+    trees::none_is_lost(&map.extents, runs);
+    room.unmount();
 }
 
 #[test]

@@ -120,6 +120,7 @@ pub(crate) fn size(files: u64) -> Result<()> {
         &[
             ("HAULIER_SIZE_PROGRAM", program.display().to_string()),
             ("HAULIER_SIZE_FILES", files.to_string()),
+            ("HAULIER_SIZE_RUNS", (50_000_000).to_string()),
             // All of them.
             ("HAULIER_SIZE_GROUPS", (1 << 19).to_string()),
             ("HAULIER_SIZE_CLUSTERS", (1_u64 << 32).to_string()),
