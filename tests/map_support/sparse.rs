@@ -1,7 +1,7 @@
 //! Images of many terabytes: files that have few bytes of their own.
 
+use super::mount::Mounted;
 use super::{arg, run};
-use crate::map_support::mount::Mounted;
 use haulier::extent::{Extent, ExtentList};
 use std::fs;
 use std::os::unix::fs::FileExt;
