@@ -8,17 +8,19 @@ mod map_support;
 
 use haulier::device::{Disk, MemDisk};
 use haulier::extent::{Extent, ExtentList};
-use haulier::usedmap::{DiskInfo, DiskMap, Policy, Region, RegionKind, State};
+use haulier::usedmap::{DiskInfo, DiskMap, Policy, State};
 use map_support::mount::Mounted;
-use map_support::oracle::used_by_partclone;
-use map_support::ratios::{Row, print_and_check};
-use map_support::{Noise, arg, digests, make_tree, map_of, punch, run, soiled_file};
+use map_support::proof::{
+    Peer, Rows, assert_all_taken, clean_map, filesystem, fill_and_thin_out, hole_punch, read_bytes,
+    sound_map, write_bytes,
+};
+use map_support::ratios::Row;
+use map_support::{Noise, arg, digests, punch, run, soiled_file};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 use std::fs;
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, OnceLock};
+use std::sync::OnceLock;
 use tempfile::TempDir;
 
 const MIB: u64 = 1 << 20;
@@ -76,21 +78,8 @@ impl Fixture {
         let args = [&["-L", variant.name], variant.mkfs, &[arg(&image)]].concat();
         run("mkfs.exfat", &args);
         let mounted = mount(&image, dir.path(), "");
-        let root = mounted.path().to_owned();
         let mut noise = Noise(0x9E37_79B9_7F4A_7C15);
-        let tree = root.join("tree");
-        make_tree(&tree, &mut noise, 10 * MIB);
-        let names: Vec<PathBuf> = digests(&tree).into_keys().collect();
-        for name in names.iter().step_by(2) {
-            fs::remove_file(tree.join(name)).unwrap();
-        }
-        for number in 0..20 {
-            let len = 1 + noise.below(MIB / 2);
-            fs::write(root.join(format!("w{number}")), noise.bytes(len)).unwrap();
-        }
-        for number in (0..20).step_by(2) {
-            fs::remove_file(root.join(format!("w{number}"))).unwrap();
-        }
+        fill_and_thin_out(mounted.path(), &mut noise, 10 * MIB, 20, MIB / 2);
         mounted.unmount();
         let fixture = Self {
             files: BTreeMap::new(),
@@ -117,56 +106,19 @@ impl Fixture {
     }
 }
 
-fn filesystem(map: &DiskMap) -> &Region {
-    map.regions
-        .iter()
-        .find(|region| region.kind == RegionKind::Filesystem)
-        .expect("the filesystem was not recognised")
-}
-
 fn survives_with_only_its_used_clusters(variant: Variant) {
     let fixture = Fixture::make(variant);
-    let map = map_of(&fixture.image);
-    let region = filesystem(&map);
-    assert_eq!(region.policy, Policy::UsedBlocks, "{}", region.reason);
-    assert_eq!(region.state, Some(State::Clean), "{}", region.reason);
-    assert_eq!(region.filesystem.as_deref(), Some("exfat"));
-    assert_eq!(region.label.as_deref(), Some(variant.name));
-    let blkid = run(
-        "blkid",
-        &["-p", "-s", "UUID", "-o", "value", arg(&fixture.image)],
-    );
-    assert_eq!(region.uuid.as_deref(), Some(blkid.trim()));
+    let map = sound_map(&fixture.image, "exfat", Some(variant.name));
     is_tight(variant, &fixture, &map);
     punch(&fixture.image, &map.extents);
     fixture.check();
     assert_eq!(fixture.read_files(), fixture.files);
 }
 
-macro_rules! hole_punch {
-    ($($name:ident)*) => {
-        mod hole_punch {
-            $(
-                #[test]
-                fn $name() {
-                    let name = stringify!($name);
-                    let variant = super::VARIANTS.iter().find(|variant| variant.name == name);
-                    super::survives_with_only_its_used_clusters(*variant.unwrap());
-                }
-            )*
-            #[test]
-            fn every_variant_has_its_test() {
-                let tested = [$(stringify!($name)),*];
-                assert!(super::VARIANTS.iter().map(|variant| variant.name).eq(tested));
-            }
-        }
-    };
-}
-
-hole_punch! { default sectors c_4_kib c_32_kib c_1_mib packed aligned }
+hole_punch! { survives_with_only_its_used_clusters: default sectors c_4_kib c_32_kib c_1_mib packed aligned }
 
 /// The rows of every variant, printed once all are there.
-static TABLE: Mutex<BTreeMap<&str, Row>> = Mutex::new(BTreeMap::new());
+static ROWS: Rows = Rows::new();
 
 /// Copying everything is no way out: not more than dump.exfat calls used, and not less than
 /// partclone would copy.
@@ -179,24 +131,17 @@ fn is_tight(variant: Variant, fixture: &Fixture, map: &DiskMap) {
     let cluster = field("Cluster size:");
     let clusters = field("Total Clusters:");
     let region = filesystem(map);
-    let peer = used_by_partclone("partclone.exfat", &fixture.image, fixture.dir.path());
+    let peer = Peer::asked("partclone.exfat", &fixture.image, fixture.dir.path(), map);
     let row = Row {
         variant: variant.name.into(),
         haulier: region.used_bytes,
         own: (clusters - field("Free Clusters:")) * cluster,
         // The boot regions and the table, and what is too short for a cluster.
         uncounted: region.length_bytes - clusters * cluster,
-        partclone: peer.as_ref().map(|list| list.total().0),
+        partclone: peer.bytes,
     };
-    assert!(peer.is_some(), "partclone refuses what we map");
-    let missing = peer.unwrap_or_default().subtract(&map.extents);
-    assert!(missing.is_empty(), "partclone also takes {missing:?}");
-    let mut table = TABLE.lock().unwrap();
-    table.insert(variant.name, row);
-    if table.len() == VARIANTS.len() {
-        let rows: Vec<Row> = std::mem::take(&mut *table).into_values().collect();
-        print_and_check("exfat", "dump.exfat", &rows);
-    }
+    assert!(peer.bytes.is_some(), "partclone refuses what we map");
+    ROWS.add(row, VARIANTS.len(), "exfat", "dump.exfat");
 }
 
 /// A small sound filesystem with a file of 100 kB in it.
@@ -215,7 +160,7 @@ impl Sound {
         fs::write(mounted.path().join("file"), vec![0x33; 100_000]).unwrap();
         mounted.unmount();
         let sound = Self { dir, image };
-        assert_clean(&sound);
+        clean_map(&sound.image);
         sound
     }
 
@@ -224,15 +169,11 @@ impl Sound {
     }
 
     fn read(&self, at: u64, len: usize) -> Vec<u8> {
-        let mut bytes = vec![0; len];
-        let file = fs::File::open(&self.image).unwrap();
-        file.read_exact_at(&mut bytes, at).unwrap();
-        bytes
+        read_bytes(&self.image, at, len)
     }
 
     fn write(&self, at: u64, bytes: &[u8]) {
-        let file = fs::OpenOptions::new().write(true).open(&self.image);
-        file.unwrap().write_all_at(bytes, at).unwrap();
+        write_bytes(&self.image, at, bytes);
     }
 
     fn field(&self, at: u64) -> u64 {
@@ -277,52 +218,36 @@ impl Sound {
     }
 }
 
-/// The whole disk is taken, and the reason says these words.
-#[track_caller]
-fn assert_all_taken(sound: &Sound, state: State, words: &str) {
-    let map = map_of(&sound.image);
-    let region = &map.regions[0];
-    assert_eq!(region.policy, Policy::CopyNonzero, "{}", region.reason);
-    assert_eq!(region.state, Some(state), "{}", region.reason);
-    assert!(region.reason.contains(words), "{}", region.reason);
-    assert_eq!(map.used_bytes, map.disk.size_bytes);
-}
-
-#[track_caller]
-fn assert_clean(sound: &Sound) -> DiskMap {
-    let map = map_of(&sound.image);
-    let region = &map.regions[0];
-    assert_eq!(region.policy, Policy::UsedBlocks, "{}", region.reason);
-    assert_eq!(region.state, Some(State::Clean), "{}", region.reason);
-    map
-}
-
 #[test]
 fn a_filesystem_that_was_not_unmounted() {
     let sound = Sound::new();
     sound.write(0x6A, &[2]);
     assert_all_taken(
-        &sound,
+        &sound.image,
         State::Dirty,
         "it was not unmounted (boot the server once",
     );
-    assert_all_taken(&sound, State::Dirty, "up to 16.7 MB instead of about");
+    assert_all_taken(&sound.image, State::Dirty, "up to 16.7 MB instead of about");
     sound.write(0x6A, &[4]);
-    assert_all_taken(&sound, State::Dirty, "it has recorded read or write errors");
+    assert_all_taken(
+        &sound.image,
+        State::Dirty,
+        "it has recorded read or write errors",
+    );
     sound.write(0x6A, &[0]);
-    assert_clean(&sound);
+    clean_map(&sound.image);
 }
 
 #[test]
 fn a_boot_region_that_does_not_match_its_checksum() {
     let sound = Sound::new();
     sound.write(512 + 7, &[9]);
-    assert_all_taken(&sound, State::Damaged, "does not match its checksum");
+    assert_all_taken(&sound.image, State::Damaged, "does not match its checksum");
     sound.sum_up();
-    assert_clean(&sound);
+    clean_map(&sound.image);
     // The last copy of the sum counts too.
     sound.write(12 * 512 - 1, &[0x55]);
-    assert_all_taken(&sound, State::Damaged, "does not match its checksum");
+    assert_all_taken(&sound.image, State::Damaged, "does not match its checksum");
 }
 
 #[test]
@@ -334,7 +259,7 @@ fn what_we_do_not_know() {
         let sound = Sound::new();
         sound.write(at, &[byte]);
         sound.sum_up();
-        assert_all_taken(&sound, State::Unsupported, words);
+        assert_all_taken(&sound.image, State::Unsupported, words);
     }
 }
 
@@ -344,7 +269,7 @@ fn sizes_that_contradict_each_other() {
         let sound = Sound::new();
         sound.write(at, &[byte]);
         sound.sum_up();
-        assert_all_taken(&sound, State::Damaged, "the boot sector claims");
+        assert_all_taken(&sound.image, State::Damaged, "the boot sector claims");
     }
 }
 
@@ -352,10 +277,18 @@ fn sizes_that_contradict_each_other() {
 fn a_root_directory_without_its_bitmap() {
     let sound = Sound::new();
     sound.write(sound.root_entry(0x81), &[0x01]);
-    assert_all_taken(&sound, State::Damaged, "no entry for the allocation bitmap");
+    assert_all_taken(
+        &sound.image,
+        State::Damaged,
+        "no entry for the allocation bitmap",
+    );
     let sound = Sound::new();
     sound.write(sound.root_entry(0x82), &[0x02]);
-    assert_all_taken(&sound, State::Damaged, "no entry for the up-case table");
+    assert_all_taken(
+        &sound.image,
+        State::Damaged,
+        "no entry for the up-case table",
+    );
 }
 
 #[test]
@@ -372,7 +305,7 @@ fn a_bitmap_that_calls_itself_free() {
             "the up-case table"
         };
         let words = format!("the allocation bitmap calls clusters of {what} free");
-        assert_all_taken(&sound, State::Damaged, &words);
+        assert_all_taken(&sound.image, State::Damaged, &words);
     }
 }
 
@@ -391,14 +324,14 @@ fn chains_that_loop_end_or_lead_outside() {
             next
         };
         sound.write(sound.entry_at(sound.bitmap()), &next.to_le_bytes());
-        assert_all_taken(&sound, State::Damaged, words);
+        assert_all_taken(&sound.image, State::Damaged, words);
     }
     let sound = Sound::new();
     let root = sound.field(0x60);
     let next = u32::try_from(root).unwrap().to_le_bytes();
     sound.write(sound.entry_at(root), &next);
     assert_all_taken(
-        &sound,
+        &sound.image,
         State::Damaged,
         "the cluster chain of the root directory",
     );
@@ -408,7 +341,7 @@ fn chains_that_loop_end_or_lead_outside() {
 #[test]
 fn a_bitmap_in_pieces() {
     let sound = Sound::make(&["-c", "512"]);
-    let before = assert_clean(&sound);
+    let before = clean_map(&sound.image);
     let bitmap = sound.bitmap();
     let moved = 20_000;
     assert_eq!(
@@ -434,7 +367,10 @@ fn a_bitmap_in_pieces() {
     sound.write(at, &[byte | 1 << (bit % 8)]);
     let start = sound.cluster_at(moved);
     let piece: ExtentList = Extent::between(start, start + 512).into_iter().collect();
-    assert_eq!(assert_clean(&sound).extents, before.extents.union(&piece));
+    assert_eq!(
+        clean_map(&sound.image).extents,
+        before.extents.union(&piece)
+    );
 }
 
 #[test]
@@ -442,7 +378,7 @@ fn a_filesystem_smaller_than_its_partition() {
     let sound = Sound::new();
     let file = fs::OpenOptions::new().write(true).open(&sound.image);
     file.unwrap().set_len(18 * MIB).unwrap();
-    let map = assert_clean(&sound);
+    let map = clean_map(&sound.image);
     assert_eq!(map.regions[0].length_bytes, 16 * MIB);
     assert_eq!(map.regions[1].policy, Policy::CopyNonzero);
     assert_eq!(map.regions[1].length_bytes, 2 * MIB);

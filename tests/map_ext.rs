@@ -6,15 +6,14 @@
 
 mod map_support;
 
-use haulier::usedmap::{DiskMap, Policy, RegionKind, State};
-use map_support::oracle::{used_by_dumpe2fs, used_by_partclone};
-use map_support::{
-    Noise, arg, debugfs, digests, make_tree, map_of, punch, run, soiled_file, try_run,
-};
+use haulier::usedmap::DiskMap;
+use map_support::oracle::used_by_dumpe2fs;
+use map_support::proof::{Peer, Rows, filesystem, hole_punch, loss_is_noticed, sound_map};
+use map_support::ratios::Row;
+use map_support::{Noise, arg, debugfs, digests, make_tree, punch, run, soiled_file, try_run};
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
-use std::sync::Mutex;
 use tempfile::TempDir;
 
 const MIB: u64 = 1 << 20;
@@ -421,24 +420,10 @@ impl Fixture {
     }
 }
 
-fn filesystem(map: &DiskMap) -> &haulier::usedmap::Region {
-    map.regions
-        .iter()
-        .find(|region| region.kind == RegionKind::Filesystem)
-        .expect("the filesystem was not recognised")
-}
-
 fn survives_with_only_its_used_blocks(variant: Variant) {
     let fixture = Fixture::make(variant);
-    let map = map_of(&fixture.image);
-    let region = filesystem(&map);
-    assert_eq!(region.policy, Policy::UsedBlocks, "{}", region.reason);
-    assert_eq!(region.state, Some(State::Clean));
-    assert_eq!(region.filesystem.as_deref(), Some(variant.flavour));
-    assert_eq!(
-        region.label.as_deref(),
-        variant.name.get(..16).or(Some(variant.name))
-    );
+    let label = variant.name.get(..16).unwrap_or(variant.name);
+    let map = sound_map(&fixture.image, variant.flavour, Some(label));
     if variant.name.starts_with("uninit_bg") {
         let groups = run("dumpe2fs", &[arg(&fixture.image)]);
         assert!(
@@ -454,27 +439,8 @@ fn survives_with_only_its_used_blocks(variant: Variant) {
     assert_eq!(fixture.read_files(), fixture.files);
 }
 
-macro_rules! hole_punch {
-    ($($name:ident)*) => {
-        mod hole_punch {
-            $(
-                #[test]
-                fn $name() {
-                    let name = stringify!($name);
-                    let variant = super::VARIANTS.iter().find(|variant| variant.name == name);
-                    super::survives_with_only_its_used_blocks(*variant.unwrap());
-                }
-            )*
-            #[test]
-            fn every_variant_has_its_test() {
-                let tested = [$(stringify!($name)),*];
-                assert!(super::VARIANTS.iter().map(|variant| variant.name).eq(tested));
-            }
-        }
-    };
-}
-
 hole_punch! {
+    survives_with_only_its_used_blocks:
     ext4_default ext4_many_groups ext2 ext2_revision_0 ext3 blocks_of_1_kib ext2_blocks_of_1_kib
     blocks_of_64_kib bigalloc bigalloc_many_groups bigalloc_blocks_of_1_kib meta_bg
     meta_bg_blocks_of_1_kib no_flex_bg no_64bit uninit_bg uninit_bg_no_64bit uninit_bg_no_flex_bg
@@ -494,17 +460,10 @@ fn a_lost_block_is_noticed() {
     let notices = |lost: &dyn Fn(&Fixture) -> u64| {
         let fixture = Fixture::make(variant);
         let start = lost(&fixture) * 4096;
-        let lost = haulier::extent::Extent::between(start, start + 4096);
-        let lost: haulier::extent::ExtentList = lost.into_iter().collect();
-        let map = map_of(&fixture.image);
-        assert_eq!(
-            map.extents.intersect(&lost),
-            lost,
-            "the block is in the map"
-        );
-        punch(&fixture.image, &map.extents.subtract(&lost));
-        let checker = try_run("e2fsck", &["-f", "-n", arg(&fixture.image)]).status;
-        !checker.success() || fixture.read_files() != fixture.files
+        loss_is_noticed(&fixture.image, (start, start + 4096), || {
+            let checker = try_run("e2fsck", &["-f", "-n", arg(&fixture.image)]).status;
+            checker.success() && fixture.read_files() == fixture.files
+        })
     };
     assert!(
         notices(&|fixture| blocks("blocks /w1", fixture)),
@@ -518,38 +477,23 @@ fn a_lost_block_is_noticed() {
 }
 
 /// The used bytes of every variant beside what others say, printed once all are there.
-static TABLE: Mutex<BTreeMap<&str, String>> = Mutex::new(BTreeMap::new());
+static ROWS: Rows = Rows::new();
 
 /// Copying everything is no way out: not more than dumpe2fs calls used, and not less than partclone
 /// would copy.
 fn is_tight(variant: Variant, fixture: &Fixture, map: &DiskMap) {
-    let taken = filesystem(map).used_bytes;
-    let used = used_by_dumpe2fs(&fixture.image);
-    let peer = used_by_partclone("partclone.extfs", &fixture.image, fixture.dir.path());
-    let shown = peer
-        .as_ref()
-        .map_or("refuses".into(), |list| list.total().0.to_string());
-    let ratio = taken as f64 / used as f64;
-    let name = variant.name;
-    let mut table = TABLE.lock().unwrap();
-    table.insert(
-        name,
-        format!("{name:<26}{taken:>12}{used:>12}{shown:>12}{ratio:>9.4}"),
-    );
-    if table.len() == VARIANTS.len() {
-        println!("variant                        haulier    dumpe2fs   partclone    ratio");
-        for row in table.values() {
-            println!("{row}");
-        }
-    }
-    drop(table);
-    assert!(
-        taken * 100 <= used * 101,
-        "{taken} bytes are taken of {used} used"
-    );
+    let peer = Peer::asked("partclone.extfs", &fixture.image, fixture.dir.path(), map);
     // partclone 0.3.23 dies on bigalloc: a peer there is welcome, not needed.
-    let bigalloc = name.starts_with("bigalloc");
-    assert!(bigalloc || peer.is_some(), "partclone refuses what we map");
-    let missing = peer.unwrap_or_default().subtract(&map.extents);
-    assert!(missing.is_empty(), "partclone also takes {missing:?}");
+    assert!(
+        variant.name.starts_with("bigalloc") || peer.bytes.is_some(),
+        "partclone refuses what we map"
+    );
+    let row = Row {
+        variant: variant.name.into(),
+        haulier: filesystem(map).used_bytes,
+        own: used_by_dumpe2fs(&fixture.image),
+        uncounted: 0,
+        partclone: peer.bytes,
+    };
+    ROWS.add(row, VARIANTS.len(), "ext", "dumpe2fs");
 }

@@ -8,16 +8,19 @@ mod map_support;
 
 use haulier::device::{Disk, MemDisk};
 use haulier::extent::{Extent, ExtentList};
-use haulier::usedmap::{DiskInfo, DiskMap, Policy, Region, RegionKind, State};
+use haulier::usedmap::{DiskInfo, DiskMap, Policy, State};
 use map_support::oracle::used_by_partclone;
-use map_support::ratios::{Row, print_and_check};
+use map_support::proof::{
+    Rows, assert_all_taken, clean_map, filesystem, hole_punch, read_bytes, sound_map, write_bytes,
+};
+use map_support::ratios::Row;
 use map_support::{Noise, arg, digests, make_tree, map_of, punch, run, soiled_file, try_run};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, OnceLock};
+use std::sync::OnceLock;
 use tempfile::TempDir;
 
 const KIB: u64 = 1 << 10;
@@ -174,53 +177,17 @@ impl Fixture {
     }
 }
 
-fn filesystem(map: &DiskMap) -> &Region {
-    map.regions
-        .iter()
-        .find(|region| region.kind == RegionKind::Filesystem)
-        .expect("the filesystem was not recognised")
-}
-
 fn survives_with_only_its_used_clusters(variant: Variant) {
     let fixture = Fixture::make(variant);
-    let map = map_of(&fixture.image);
-    let region = filesystem(&map);
-    assert_eq!(region.policy, Policy::UsedBlocks, "{}", region.reason);
-    assert_eq!(region.state, Some(State::Clean), "{}", region.reason);
-    assert_eq!(region.filesystem.as_deref(), Some(variant.flavour));
-    assert_eq!(region.label.as_deref(), Some("HAULIER"));
-    let blkid = run(
-        "blkid",
-        &["-p", "-s", "UUID", "-o", "value", arg(&fixture.image)],
-    );
-    assert_eq!(region.uuid.as_deref(), Some(blkid.trim()));
+    let map = sound_map(&fixture.image, variant.flavour, Some("HAULIER"));
     is_tight(variant, &fixture, &map);
     punch(&fixture.image, &map.extents.subtract(map.nonzero_only()));
     fixture.check();
     assert_eq!(fixture.read_files(), fixture.files);
 }
 
-macro_rules! hole_punch {
-    ($($name:ident)*) => {
-        mod hole_punch {
-            $(
-                #[test]
-                fn $name() {
-                    let name = stringify!($name);
-                    let variant = super::VARIANTS.iter().find(|variant| variant.name == name);
-                    super::survives_with_only_its_used_clusters(*variant.unwrap());
-                }
-            )*
-            #[test]
-            fn every_variant_has_its_test() {
-                let tested = [$(stringify!($name)),*];
-                assert!(super::VARIANTS.iter().map(|variant| variant.name).eq(tested));
-            }
-        }
-    };
-}
-
 hole_punch! {
+    survives_with_only_its_used_clusters:
     floppy fat12 fat12_at_its_limit fat16 fat16_one_table fat16_sectors_of_4_kib fat32 fat32_one_table
     fat32_clusters_of_4_kib fat32_sectors_of_4_kib
 }
@@ -262,7 +229,7 @@ fn fat32_of_fewer_clusters_than_the_specification_wants() {
 }
 
 /// The rows of every variant, printed once all are there.
-static TABLE: Mutex<BTreeMap<&str, Row>> = Mutex::new(BTreeMap::new());
+static ROWS: Rows = Rows::new();
 
 /// Copying everything is no way out: not more than fsck.fat calls used, and not less than partclone
 /// would copy.
@@ -281,12 +248,7 @@ fn is_tight(variant: Variant, fixture: &Fixture, map: &DiskMap) {
         let missing = peer.unwrap_or_default().subtract(&map.extents);
         assert!(missing.is_empty(), "partclone also takes {missing:?}");
     }
-    let mut table = TABLE.lock().unwrap();
-    table.insert(variant.name, row);
-    if table.len() == VARIANTS.len() {
-        let rows: Vec<Row> = std::mem::take(&mut *table).into_values().collect();
-        print_and_check("fat", "fsck.fat", &rows);
-    }
+    ROWS.add(row, VARIANTS.len(), "fat", "fsck.fat");
 }
 
 /// A small sound filesystem with a file of 100 kB in it.
@@ -320,15 +282,11 @@ impl Sound {
     }
 
     fn read(&self, at: u64, len: usize) -> Vec<u8> {
-        let mut bytes = vec![0; len];
-        let file = fs::File::open(&self.image).unwrap();
-        file.read_exact_at(&mut bytes, at).unwrap();
-        bytes
+        read_bytes(&self.image, at, len)
     }
 
     fn write(&self, at: u64, bytes: &[u8]) {
-        let file = fs::OpenOptions::new().write(true).open(&self.image);
-        file.unwrap().write_all_at(bytes, at).unwrap();
+        write_bytes(&self.image, at, bytes);
     }
 
     fn field(&self, at: u64, len: usize) -> u64 {
@@ -356,30 +314,10 @@ impl Sound {
     }
 }
 
-/// The whole disk is taken, and the reason says these words.
-#[track_caller]
-fn assert_all_taken(sound: &Sound, state: State, words: &str) {
-    let map = map_of(&sound.image);
-    let region = &map.regions[0];
-    assert_eq!(region.policy, Policy::CopyNonzero, "{}", region.reason);
-    assert_eq!(region.state, Some(state), "{}", region.reason);
-    assert!(region.reason.contains(words), "{}", region.reason);
-    assert_eq!(map.used_bytes, map.disk.size_bytes);
-}
-
-#[track_caller]
-fn assert_clean(sound: &Sound) -> DiskMap {
-    let map = map_of(&sound.image);
-    let region = &map.regions[0];
-    assert_eq!(region.policy, Policy::UsedBlocks, "{}", region.reason);
-    assert_eq!(region.state, Some(State::Clean), "{}", region.reason);
-    map
-}
-
 #[test]
 fn the_marks_of_windows_that_it_was_not_shut_down() {
     for (sound, byte) in [(Sound::fat16(), 1), (Sound::fat32(), 3)] {
-        assert_clean(&sound);
+        clean_map(&sound.image);
         let at = sound.entry_at(0, 1) + byte;
         for (mask, words) in [
             (0x80, "it was not unmounted (boot the server once"),
@@ -389,11 +327,11 @@ fn the_marks_of_windows_that_it_was_not_shut_down() {
             let mask = if byte == 3 { mask >> 4 } else { mask };
             let sound_byte = sound.read(at, 1)[0];
             sound.write(at, &[sound_byte & !mask]);
-            assert_all_taken(&sound, State::Dirty, words);
-            assert_all_taken(&sound, State::Dirty, "up to 50.3 MB instead of about");
+            assert_all_taken(&sound.image, State::Dirty, words);
+            assert_all_taken(&sound.image, State::Dirty, "up to 50.3 MB instead of about");
             sound.write(at, &[sound_byte]);
         }
-        assert_clean(&sound);
+        clean_map(&sound.image);
     }
 }
 
@@ -405,9 +343,9 @@ fn the_marks_of_linux_that_it_was_not_unmounted() {
         (Sound::fat32(), 0x41),
     ] {
         sound.write(at, &[1]);
-        assert_all_taken(&sound, State::Dirty, "it was not unmounted");
+        assert_all_taken(&sound.image, State::Dirty, "it was not unmounted");
         sound.write(at, &[2]);
-        assert_all_taken(&sound, State::Dirty, "read or write errors");
+        assert_all_taken(&sound.image, State::Dirty, "read or write errors");
     }
 }
 
@@ -419,11 +357,16 @@ fn clusters_that_are_marked_bad_are_taken() {
         (Sound::fat32(), vec![0xF7, 0xFF, 0xFF, 0x0F]),
     ] {
         let cluster = sound.cluster(5000);
-        assert!(assert_clean(&sound).extents.intersect(&cluster).is_empty());
+        assert!(
+            clean_map(&sound.image)
+                .extents
+                .intersect(&cluster)
+                .is_empty()
+        );
         for copy in 0..2 {
             sound.write(sound.entry_at(copy, 5000), &bad);
         }
-        assert_eq!(assert_clean(&sound).extents.intersect(&cluster), cluster);
+        assert_eq!(clean_map(&sound.image).extents.intersect(&cluster), cluster);
     }
 }
 
@@ -436,7 +379,7 @@ fn a_bad_cluster_of_fat12_is_taken() {
         sound.write(at, &[0xF7, 0x0F]);
     }
     let cluster = sound.cluster(600);
-    assert_eq!(assert_clean(&sound).extents.intersect(&cluster), cluster);
+    assert_eq!(clean_map(&sound.image).extents.intersect(&cluster), cluster);
 }
 
 #[test]
@@ -464,15 +407,15 @@ fn with_mirroring_off_the_other_table_may_be_old() {
     sound.write(0x28, &[0x81]);
     sound.write(sound.entry_at(1, 6000), &[0xFF, 0xFF, 0xFF, 0x0F]);
     let cluster = sound.cluster(6000);
-    assert_eq!(assert_clean(&sound).extents.intersect(&cluster), cluster);
+    assert_eq!(clean_map(&sound.image).extents.intersect(&cluster), cluster);
     // Its state counts, not that of table 0.
     sound.write(sound.entry_at(0, 1) + 3, &[0x07]);
-    assert_clean(&sound);
+    clean_map(&sound.image);
     sound.write(sound.entry_at(1, 1) + 3, &[0x07]);
-    assert_all_taken(&sound, State::Dirty, "it was not unmounted");
+    assert_all_taken(&sound.image, State::Dirty, "it was not unmounted");
     // There is no table 2.
     sound.write(0x28, &[0x82]);
-    assert_all_taken(&sound, State::Damaged, "that table 2 of 2 is in use");
+    assert_all_taken(&sound.image, State::Damaged, "that table 2 of 2 is in use");
 }
 
 #[test]
@@ -483,7 +426,7 @@ fn a_chain_that_leads_into_a_free_cluster() {
         sound.write(sound.entry_at(copy, 4), &[0, 0]);
     }
     assert_all_taken(
-        &sound,
+        &sound.image,
         State::Damaged,
         "leads to clusters that it calls free",
     );
@@ -492,7 +435,7 @@ fn a_chain_that_leads_into_a_free_cluster() {
         sound.write(sound.entry_at(copy, 2), &[0, 0, 0, 0]);
     }
     assert_all_taken(
-        &sound,
+        &sound.image,
         State::Damaged,
         "leads to clusters that it calls free",
     );
@@ -501,31 +444,31 @@ fn a_chain_that_leads_into_a_free_cluster() {
 #[test]
 fn the_upper_four_bits_of_an_entry_of_fat32_mean_nothing() {
     let sound = Sound::fat32();
-    let before = assert_clean(&sound).extents;
+    let before = clean_map(&sound.image).extents;
     sound.write(sound.entry_at(0, 6000) + 3, &[0xF0]);
     sound.write(sound.entry_at(1, 6000) + 3, &[0xF0]);
-    assert_eq!(assert_clean(&sound).extents, before);
+    assert_eq!(clean_map(&sound.image).extents, before);
 }
 
 #[test]
 fn a_wrong_count_of_free_clusters_is_only_a_hint() {
     let sound = Sound::fat32();
-    let before = assert_clean(&sound).extents;
+    let before = clean_map(&sound.image).extents;
     sound.write(512 + 0x1E8, &[1, 2, 3, 4]);
-    assert_eq!(assert_clean(&sound).extents, before);
+    assert_eq!(clean_map(&sound.image).extents, before);
 }
 
 #[test]
 fn sizes_that_contradict_each_other() {
     let sound = Sound::fat16();
     sound.write(0x22, &[0x77]);
-    assert_all_taken(&sound, State::Damaged, "the boot sector claims");
+    assert_all_taken(&sound.image, State::Damaged, "the boot sector claims");
     let sound = Sound::fat32();
     sound.write(0x2A, &[1]);
-    assert_all_taken(&sound, State::Unsupported, "FAT32 of version 1");
+    assert_all_taken(&sound.image, State::Unsupported, "FAT32 of version 1");
     let sound = Sound::fat16();
     sound.write(sound.entry_at(0, 0), &[0xF0]);
-    assert_all_taken(&sound, State::Damaged, "is not the media byte");
+    assert_all_taken(&sound.image, State::Damaged, "is not the media byte");
 }
 
 #[test]
@@ -533,7 +476,7 @@ fn a_filesystem_smaller_than_its_partition() {
     let sound = Sound::fat16();
     let file = fs::OpenOptions::new().write(true).open(&sound.image);
     file.unwrap().set_len(50 * MIB).unwrap();
-    let map = assert_clean(&sound);
+    let map = clean_map(&sound.image);
     assert_eq!(map.regions[0].length_bytes, 48 * MIB);
     assert_eq!(map.regions[1].policy, Policy::CopyNonzero);
     assert_eq!(map.regions[1].length_bytes, 2 * MIB);
@@ -542,9 +485,9 @@ fn a_filesystem_smaller_than_its_partition() {
 #[test]
 fn the_label_of_the_root_directory_comes_first() {
     for sound in [Sound::fat12(), Sound::fat16(), Sound::fat32()] {
-        assert_eq!(assert_clean(&sound).regions[0].label, None);
+        assert_eq!(clean_map(&sound.image).regions[0].label, None);
         mtool("mlabel", &sound.image, &["::ROOT LABEL"]);
-        let map = assert_clean(&sound);
+        let map = clean_map(&sound.image);
         assert_eq!(map.regions[0].label.as_deref(), Some("ROOT LABEL"));
         assert!(sound.dir.path().exists());
     }

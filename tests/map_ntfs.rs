@@ -16,16 +16,17 @@ mod journal;
 mod raw;
 
 use haulier::extent::{Extent, ExtentList};
-use haulier::usedmap::{DiskMap, Policy, Region, RegionKind, State};
+use haulier::usedmap::DiskMap;
 use map_support::mount::Mounted;
-use map_support::oracle::used_by_partclone;
-use map_support::ratios::{Row, print_and_check};
-use map_support::{Noise, arg, digests, fill, make_tree, map_of, punch, run, soiled_file};
+use map_support::proof::{
+    Peer, Rows, filesystem, fill_and_thin_out, hole_punch, loss_is_noticed, sound_map,
+};
+use map_support::ratios::Row;
+use map_support::{Noise, arg, digests, fill, punch, run, soiled_file};
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
 use tempfile::TempDir;
 
 const MIB: u64 = 1 << 20;
@@ -205,19 +206,7 @@ fn fill_with_files(root: &Path, noise: &mut Noise, content: Content) {
             fs::write(folder.join(format!("c{number}")), bytes).unwrap();
         }
     }
-    let tree = root.join("tree");
-    make_tree(&tree, noise, 12 * MIB);
-    let names: Vec<PathBuf> = digests(&tree).into_keys().collect();
-    for name in names.iter().step_by(2) {
-        fs::remove_file(tree.join(name)).unwrap();
-    }
-    for number in 0..30 {
-        let len = 1 + noise.below(MIB / 2);
-        fs::write(root.join(format!("w{number}")), noise.bytes(len)).unwrap();
-    }
-    for number in (0..30).step_by(2) {
-        fs::remove_file(root.join(format!("w{number}"))).unwrap();
-    }
+    fill_and_thin_out(root, noise, 12 * MIB, 30, MIB / 2);
     fs::write(root.join("w1:stream"), noise.bytes(200_000)).unwrap();
     let sparse = fs::File::create(root.join("sparse")).unwrap();
     sparse
@@ -245,26 +234,9 @@ fn fragment_table(root: &Path) {
     }
 }
 
-fn filesystem(map: &DiskMap) -> &Region {
-    map.regions
-        .iter()
-        .find(|region| region.kind == RegionKind::Filesystem)
-        .expect("the filesystem was not recognised")
-}
-
 fn survives_with_only_its_used_clusters(variant: Variant) {
     let fixture = Fixture::make(variant);
-    let map = map_of(&fixture.image);
-    let region = filesystem(&map);
-    assert_eq!(region.policy, Policy::UsedBlocks, "{}", region.reason);
-    assert_eq!(region.state, Some(State::Clean), "{}", region.reason);
-    assert_eq!(region.filesystem.as_deref(), Some("ntfs"));
-    assert_eq!(region.label.as_deref(), Some(variant.name));
-    let blkid = run(
-        "blkid",
-        &["-p", "-s", "UUID", "-o", "value", arg(&fixture.image)],
-    );
-    assert_eq!(region.uuid.as_deref(), Some(blkid.trim()));
+    let map = sound_map(&fixture.image, "ntfs", Some(variant.name));
     if variant.content == Content::FragmentedTable {
         let table = run("ntfscluster", &["-f", "-I", "0", arg(&fixture.image)]);
         assert!(table.contains("0x20 - "), "the table has no list: {table}");
@@ -298,27 +270,8 @@ fn punch_small_holes(image: &Path, kept: &ExtentList) {
     }
 }
 
-macro_rules! hole_punch {
-    ($($name:ident)*) => {
-        mod hole_punch {
-            $(
-                #[test]
-                fn $name() {
-                    let name = stringify!($name);
-                    let variant = super::VARIANTS.iter().find(|variant| variant.name == name);
-                    super::survives_with_only_its_used_clusters(*variant.unwrap());
-                }
-            )*
-            #[test]
-            fn every_variant_has_its_test() {
-                let tested = [$(stringify!($name)),*];
-                assert!(super::VARIANTS.iter().map(|variant| variant.name).eq(tested));
-            }
-        }
-    };
-}
-
 hole_punch! {
+    survives_with_only_its_used_clusters:
     default clusters_of_512_bytes clusters_of_1_kib clusters_of_64_kib clusters_of_256_kib
     clusters_of_2_mib sectors_of_1_kib sectors_of_4_kib sectors_of_4_kib_clusters_of_16_kib compressed
     fragmented_table shrunk grown
@@ -330,13 +283,10 @@ fn a_lost_cluster_is_noticed() {
     let notices = |cluster: &dyn Fn(&Fixture) -> u64| {
         let fixture = Fixture::make(VARIANTS[0]);
         let start = cluster(&fixture) * 4096;
-        let lost = Extent::between(start, start + 4096);
-        let lost: ExtentList = lost.into_iter().collect();
-        let map = map_of(&fixture.image);
-        assert_eq!(map.extents.intersect(&lost), lost, "it is in the map");
-        punch(&fixture.image, &map.extents.subtract(&lost));
-        let checked = std::panic::catch_unwind(|| fixture.check()).is_ok();
-        !checked || fixture.read_files() != fixture.files
+        loss_is_noticed(&fixture.image, (start, start + 4096), || {
+            let checked = std::panic::catch_unwind(|| fixture.check()).is_ok();
+            checked && fixture.read_files() == fixture.files
+        })
     };
     let of_file = |path: &str| {
         let path = path.to_owned();
@@ -352,7 +302,7 @@ fn a_lost_cluster_is_noticed() {
 }
 
 /// The rows of every variant, printed once all are there.
-static TABLE: Mutex<BTreeMap<&str, Row>> = Mutex::new(BTreeMap::new());
+static ROWS: Rows = Rows::new();
 
 /// Copying everything is no way out: not more than ntfsinfo calls used, and not less than partclone
 /// would copy.
@@ -366,22 +316,15 @@ fn is_tight(variant: Variant, fixture: &Fixture, map: &DiskMap) {
     let cluster = field("Cluster Size:");
     let clusters = field("Volume Size in Clusters:");
     let region = filesystem(map);
-    let peer = used_by_partclone("partclone.ntfs", &fixture.image, fixture.dir.path());
+    let peer = Peer::asked("partclone.ntfs", &fixture.image, fixture.dir.path(), map);
     let row = Row {
         variant: variant.name.into(),
         haulier: region.used_bytes,
         own: (clusters - field("Free Clusters:")) * cluster,
         // What is too short for a cluster, with the copy of the boot sector.
         uncounted: region.length_bytes - clusters * cluster,
-        partclone: peer.as_ref().map(|list| list.total().0),
+        partclone: peer.bytes,
     };
-    assert!(peer.is_some(), "partclone refuses what we map");
-    let missing = peer.unwrap_or_default().subtract(&map.extents);
-    assert!(missing.is_empty(), "partclone also takes {missing:?}");
-    let mut table = TABLE.lock().unwrap();
-    table.insert(variant.name, row);
-    if table.len() == VARIANTS.len() {
-        let rows: Vec<Row> = std::mem::take(&mut *table).into_values().collect();
-        print_and_check("ntfs", "ntfsinfo", &rows);
-    }
+    assert!(peer.bytes.is_some(), "partclone refuses what we map");
+    ROWS.add(row, VARIANTS.len(), "ntfs", "ntfsinfo");
 }

@@ -6,56 +6,22 @@
 
 mod map_support;
 
-use haulier::extent::{Extent, ExtentList};
 use haulier::usedmap::{Policy, State};
 use map_support::mount::Mounted;
+use map_support::sparse::{Room, TIB, punch_where_it_has_bytes};
 use map_support::{Noise, arg, digests, map_of, run};
 use std::fs;
-use std::os::unix::fs::FileExt;
-use std::path::Path;
-
-const TIB: u64 = 1 << 40;
-
-/// Overwrites what is not in the map where the file has bytes of its own: elsewhere it reads as
-/// zeros, and a sector every 64 GiB is written there too.
-fn punch_where_it_has_bytes(image: &Path, kept: &ExtentList) -> u64 {
-    let file = fs::OpenOptions::new().write(true).open(image).unwrap();
-    let whole: ExtentList = Extent::between(0, 64 * TIB).into_iter().collect();
-    let free = whole.subtract(kept);
-    let mut punched = 0;
-    let mut at = 0;
-    while let Ok(start) = rustix::fs::seek(&file, rustix::fs::SeekFrom::Data(at)) {
-        let end = rustix::fs::seek(&file, rustix::fs::SeekFrom::Hole(start)).unwrap();
-        for hole in free.within(Extent::between(start, end).unwrap()) {
-            map_support::fill(&file, hole.start().0, hole.end(), 0xA5);
-            punched += hole.len().0;
-        }
-        at = end;
-    }
-    for hole in free.iter() {
-        for at in (hole.start().0..hole.end()).step_by(1 << 36) {
-            file.write_all_at(&[0xA5; 512], at).unwrap();
-            punched += 512;
-        }
-    }
-    punched
-}
 
 #[test]
 fn a_filesystem_of_64_tib_is_mapped_in_little_memory() {
-    let dir = tempfile::tempdir().unwrap();
-    let outer = dir.path().join("outer.img");
-    fs::File::create(&outer).unwrap().set_len(2 << 40).unwrap();
-    run("mkfs.xfs", &["-q", "-K", arg(&outer)]);
-    let outer = Mounted::new(&outer, &dir.path().join("outer"), "");
-    let image = outer.path().join("disk.img");
-    fs::File::create(&image).unwrap().set_len(64 * TIB).unwrap();
+    let room = Room::new();
+    let image = room.file("disk.img", 64 * TIB);
     // A log of 2 GiB would be zeroed at once.
     run(
         "mkfs.xfs",
         &["-q", "-K", "-m", "rmapbt=1", "-l", "size=64m", arg(&image)],
     );
-    let inner = dir.path().join("inner");
+    let inner = room.mount_point();
     let mounted = Mounted::new(&image, &inner, "inode64");
     // Each new folder goes to another group.
     let mut noise = Noise(7);
@@ -110,5 +76,5 @@ fn a_filesystem_of_64_tib_is_mapped_in_little_memory() {
     let mounted = Mounted::new(&image, &inner, "ro,norecovery");
     assert_eq!(digests(mounted.path()), files);
     mounted.unmount();
-    outer.unmount();
+    room.unmount();
 }

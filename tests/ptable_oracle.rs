@@ -261,30 +261,38 @@ fn a_chain_with_holes_is_numbered_as_partx_numbers_it() {
     }
 }
 
-/// Writes an entry of an MBR or EBR.
-fn write_entry(file: &fs::File, table_sector: u64, slot: u64, kind: u8, start: u32, sectors: u32) {
-    let mut entry = [0; 16];
-    entry[4] = kind;
-    entry[8..12].copy_from_slice(&start.to_le_bytes());
-    entry[12..].copy_from_slice(&sectors.to_le_bytes());
-    file.write_all_at(&entry, table_sector * 512 + 0x1BE + slot * 16)
-        .unwrap();
-    file.write_all_at(&[0x55, 0xAA], table_sector * 512 + 0x1FE)
-        .unwrap();
+/// Writes entries of MBRs and EBRs: the sector of the table, which entry, its type, start and
+/// sectors.
+fn write_entries(image: &Image, entries: &[(u64, u64, u8, u32, u32)]) {
+    let file = image.file();
+    for &(table_sector, slot, kind, start, sectors) in entries {
+        let mut entry = [0; 16];
+        entry[4] = kind;
+        entry[8..12].copy_from_slice(&start.to_le_bytes());
+        entry[12..].copy_from_slice(&sectors.to_le_bytes());
+        file.write_all_at(&entry, table_sector * 512 + 0x1BE + slot * 16)
+            .unwrap();
+        file.write_all_at(&[0x55, 0xAA], table_sector * 512 + 0x1FE)
+            .unwrap();
+    }
 }
 
 #[test]
 fn links_before_data_and_links_without_data_are_followed() {
     // DR-DOS puts the link first; deleting in other tools leaves links without data.
     let image = Image::new(32 * MIB);
-    let file = image.file();
-    write_entry(&file, 0, 0, 0x05, 2048, 40000);
-    write_entry(&file, 2048, 0, 0x05, 10000, 2000);
-    write_entry(&file, 2048, 1, 0x83, 63, 1000);
-    write_entry(&file, 12048, 1, 0x05, 20000, 2000);
-    write_entry(&file, 22048, 0, 0x83, 63, 500);
-    write_entry(&file, 22048, 1, 0x05, 5000, 2000);
-    write_entry(&file, 7048, 0, 0x83, 1, 100);
+    write_entries(
+        &image,
+        &[
+            (0, 0, 0x05, 2048, 40000),
+            (2048, 0, 0x05, 10000, 2000),
+            (2048, 1, 0x83, 63, 1000),
+            (12048, 1, 0x05, 20000, 2000),
+            (22048, 0, 0x83, 63, 500),
+            (22048, 1, 0x05, 5000, 2000),
+            (7048, 0, 0x83, 1, 100),
+        ],
+    );
     let table = image.read();
     assert_eq!(
         places(&table),
@@ -297,12 +305,16 @@ fn links_before_data_and_links_without_data_are_followed() {
 #[test]
 fn a_chain_that_bites_its_tail_ends_with_a_note() {
     let image = Image::new(32 * MIB);
-    let file = image.file();
-    write_entry(&file, 0, 0, 0x0F, 2048, 40000);
-    write_entry(&file, 2048, 0, 0x83, 63, 1000);
-    write_entry(&file, 2048, 1, 0x05, 10000, 2000);
-    write_entry(&file, 12048, 0, 0x83, 63, 1000);
-    write_entry(&file, 12048, 1, 0x05, 0, 2000);
+    write_entries(
+        &image,
+        &[
+            (0, 0, 0x0F, 2048, 40000),
+            (2048, 0, 0x83, 63, 1000),
+            (2048, 1, 0x05, 10000, 2000),
+            (12048, 0, 0x83, 63, 1000),
+            (12048, 1, 0x05, 0, 2000),
+        ],
+    );
     let table = image.read();
     assert_eq!(places(&table), [(5, 2111, 1000), (6, 12111, 1000)]);
     assert_eq!(table.notes.len(), 1);
@@ -316,8 +328,10 @@ fn a_chain_that_bites_its_tail_ends_with_a_note() {
 #[test]
 fn a_partition_that_ends_behind_the_disk_is_cut_as_the_kernel_cuts_it() {
     let image = Image::new(4 * MIB);
-    write_entry(&image.file(), 0, 0, 0x83, 2048, 100_000);
-    write_entry(&image.file(), 0, 1, 0x83, 100_000, 8);
+    write_entries(
+        &image,
+        &[(0, 0, 0x83, 2048, 100_000), (0, 1, 0x83, 100_000, 8)],
+    );
     let table = image.read();
     assert_eq!(places(&table), [(1, 2048, 8192 - 2048)]);
     assert_eq!(table.notes.len(), 2, "{:?}", table.notes);

@@ -18,7 +18,7 @@ use crate::volume::crypt::{Secrets, mistyped_recovery_group};
 use crate::{import, say, warn};
 use console::Term;
 use serde::Serialize;
-use std::io::{IsTerminal, Write, stderr, stdin, stdout};
+use std::io::{BufWriter, IsTerminal, Write, stderr, stdin, stdout};
 use std::path::{Path, PathBuf};
 use zeroize::Zeroizing;
 
@@ -44,22 +44,31 @@ pub(super) fn run(command: Command) -> Result<Exit> {
 
 /// Writes a result to standard output; a reader that went away (`| head`) is no failure.
 fn print(text: &str) -> Result<()> {
-    match stdout()
-        .write_all(text.as_bytes())
-        .and_then(|()| stdout().flush())
-    {
+    written(
+        stdout()
+            .write_all(text.as_bytes())
+            .and_then(|()| stdout().flush()),
+    )
+}
+
+/// Piece by piece: the map of a large disk has millions of runs.
+fn print_json(value: &impl Serialize) -> Result<()> {
+    let mut out = BufWriter::new(stdout().lock());
+    written(
+        serde_json::to_writer_pretty(&mut out, value)
+            .map_err(std::io::Error::from)
+            .and_then(|()| out.write_all(b"\n"))
+            .and_then(|()| out.flush()),
+    )
+}
+
+fn written(done: std::io::Result<()>) -> Result<()> {
+    match done {
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
             Err(Error::io("writing to standard output", error))
         }
         _ => Ok(()),
     }
-}
-
-fn print_json(value: &impl Serialize) -> Result<()> {
-    let mut text = serde_json::to_string_pretty(value)
-        .map_err(|e| Error::corrupt("writing the result as JSON").because(e))?;
-    text.push('\n');
-    print(&text)
 }
 
 /// Bars for a person, lines for a pipe or a dumb terminal.

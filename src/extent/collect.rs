@@ -50,37 +50,60 @@ impl RunCollector {
         }
     }
 
+    /// Sorts, and joins in place: there may be no room for a second copy.
     fn join(&mut self) {
         self.runs.sort_unstable();
-        let mut joined = Vec::new();
-        for &run in &self.runs {
-            push_joining(&mut joined, run, self.gap);
-        }
-        self.runs = joined;
+        let gap = self.gap;
+        self.runs
+            .dedup_by(|run, last| joined(*last, *run, gap).map(|both| *last = both).is_some());
     }
 
     /// Everything that was pushed, and the gaps that were taken along.
     pub(crate) fn finish(mut self) -> ExtentList {
         self.join();
-        self.runs.into_iter().collect()
+        ExtentList(self.runs)
     }
 }
 
 fn push_joining(runs: &mut Vec<Extent>, run: Extent, gap: u64) {
     if let Some(last) = runs.last_mut()
-        && run.start() >= last.start()
-        && run.start().0 <= last.end().saturating_add(gap)
-        && let Some(joined) = Extent::between(last.start().0, last.end().max(run.end()))
+        && let Some(both) = joined(*last, run, gap)
     {
-        *last = joined;
+        *last = both;
     } else {
         runs.push(run);
     }
 }
 
+/// Two runs as one, if the second starts in the first, or up to `gap` bytes behind it.
+fn joined(first: Extent, second: Extent, gap: u64) -> Option<Extent> {
+    let behind = first.end().saturating_add(gap);
+    let near = second.start() >= first.start() && second.start().0 <= behind;
+    let end = first.end().max(second.end());
+    near.then(|| Extent::between(first.start().0, end))
+        .flatten()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn what_is_collected_in_any_order_is_the_list_of_it(
+            runs in prop::collection::vec((0_u64..200, 1_u64..9), 0..60),
+        ) {
+            let mut collector = RunCollector::with_max_runs(1000);
+            let mut list = ExtentList::new();
+            for (start, len) in runs {
+                let run = Extent::between(start, start.saturating_add(len)).unwrap();
+                collector.push(run);
+                list.insert(run);
+            }
+            prop_assert_eq!(collector.finish(), list);
+        }
+    }
 
     #[test]
     fn too_many_runs_are_joined_over_their_smallest_gaps_and_none_is_lost() {

@@ -69,7 +69,7 @@ impl Extent {
 
 /// Sorted, disjoint extents; neighbours that touch are one.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(from = "Vec<Extent>", into = "Vec<Extent>")]
+#[serde(from = "Vec<Extent>")]
 pub struct ExtentList(Vec<Extent>);
 
 impl ExtentList {
@@ -116,9 +116,17 @@ impl ExtentList {
     /// All bytes that are in `self` or in `other`.
     #[must_use]
     pub fn union(&self, other: &Self) -> Self {
-        let mut all: Vec<Extent> = self.0.iter().chain(&other.0).copied().collect();
-        all.sort_unstable();
-        all.into_iter().collect()
+        // Merged without a copy of both: each may have millions of runs.
+        let mut all = Self(Vec::with_capacity(self.0.len().max(other.0.len())));
+        let mut theirs = other.0.iter().copied().peekable();
+        for extent in self.0.iter().copied() {
+            while let Some(before) = theirs.next_if(|theirs| theirs < &extent) {
+                all.insert(before);
+            }
+            all.insert(extent);
+        }
+        theirs.for_each(|extent| all.insert(extent));
+        all
     }
 
     /// All bytes of `self` that are not in `other`.
@@ -200,12 +208,6 @@ impl From<Vec<Extent>> for ExtentList {
             .into_iter()
             .filter_map(|e| Extent::new(e.start(), e.len()))
             .collect()
-    }
-}
-
-impl From<ExtentList> for Vec<Extent> {
-    fn from(list: ExtentList) -> Self {
-        list.0
     }
 }
 

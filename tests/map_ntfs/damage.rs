@@ -3,7 +3,8 @@
 
 use super::map_support::{arg, punch, run};
 use super::raw::{DATA, Sound, assert_all_taken, assert_clean, attribute, u16_at, value};
-use super::{digests, map_of, mount};
+use super::{digests, mount};
+use crate::map_support::map_of;
 use haulier::device::{Disk, MemDisk, ReadAt};
 use haulier::error::{Error, Result};
 use haulier::extent::{Extent, ExtentList};

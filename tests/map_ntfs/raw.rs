@@ -170,7 +170,7 @@ impl Sound {
 /// The whole disk is taken, and the reason says these words.
 #[track_caller]
 pub(crate) fn assert_all_taken(image: &Path, state: haulier::usedmap::State, words: &str) {
-    let map = super::map_of(image);
+    let map = crate::map_support::map_of(image);
     let region = &map.regions[0];
     assert_eq!(
         region.policy,
@@ -186,7 +186,7 @@ pub(crate) fn assert_all_taken(image: &Path, state: haulier::usedmap::State, wor
 /// Only what is in use is taken.
 #[track_caller]
 pub(crate) fn assert_clean(image: &Path) {
-    let map = super::map_of(image);
+    let map = crate::map_support::map_of(image);
     let region = &map.regions[0];
     assert_eq!(
         region.policy,

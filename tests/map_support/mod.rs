@@ -4,7 +4,9 @@
 
 pub mod mount;
 pub mod oracle;
+pub mod proof;
 pub mod ratios;
+pub mod sparse;
 pub mod uml;
 
 use haulier::device::Disk;

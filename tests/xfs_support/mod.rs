@@ -6,7 +6,8 @@ pub mod offline;
 pub mod patch;
 
 use crate::map_support::mount::{Mounted, privileged};
-use crate::map_support::{Noise, arg, digests, fill, make_tree, run, soiled_file, try_run};
+use crate::map_support::proof::fill_and_thin_out;
+use crate::map_support::{Noise, arg, digests, fill, run, soiled_file, try_run};
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -210,7 +211,7 @@ impl Fixture {
                 if variant.after == After::ManyHoles {
                     make_many_holes(mounted.path());
                 }
-                fill_and_thin_out(mounted.path(), &mut noise);
+                fill_and_thin_out(mounted.path(), &mut noise, 18 * MIB, 30, MIB);
                 mounted.unmount();
             }
         }
@@ -310,14 +311,6 @@ impl Fixture {
         let place = &offline::places_of(&self.image, &[path])[0];
         place.extents[0].0
     }
-
-    pub fn uuid_by_blkid(&self) -> String {
-        let uuid = run(
-            "blkid",
-            &["-p", "-o", "value", "-s", "UUID", arg(&self.image)],
-        );
-        uuid.trim().to_owned()
-    }
 }
 
 /// Runs mkfs.xfs as its own tests run it: so it makes filesystems of less than 300 MiB too.
@@ -337,25 +330,6 @@ pub fn mkfs(args: &[&str], more: &[&str], image: &Path) {
         "mkfs.xfs {args:?}: {}",
         String::from_utf8_lossy(&output.stderr)
     );
-}
-
-/// Deletes every second file, writes larger ones into the holes, deletes half of those.
-pub fn fill_and_thin_out(root: &Path, noise: &mut Noise) {
-    make_tree(root, noise, 18 * MIB);
-    run("sync", &["-f", arg(root)]);
-    let names: Vec<PathBuf> = digests(root).into_keys().collect();
-    for name in names.iter().step_by(2) {
-        fs::remove_file(root.join(name)).unwrap();
-    }
-    run("sync", &["-f", arg(root)]);
-    for number in 0..30 {
-        let len = 1 + noise.below(MIB);
-        fs::write(root.join(format!("w{number}")), noise.bytes(len)).unwrap();
-    }
-    run("sync", &["-f", arg(root)]);
-    for number in (0..30).step_by(2) {
-        fs::remove_file(root.join(format!("w{number}"))).unwrap();
-    }
 }
 
 fn make_many_holes(root: &Path) {

@@ -65,6 +65,12 @@ enum Command {
         #[arg(long, default_value_t = 1)]
         seed: u64,
     },
+    /// Map filesystems of up to 64 TiB, and say what that took
+    Size {
+        /// How many files are made in some of them
+        #[arg(long, default_value_t = 20_000_000)]
+        files: u64,
+    },
     /// Run everything that CI runs
     Test {
         /// Only steps whose name contains this text
@@ -80,6 +86,7 @@ fn main() -> ExitCode {
         Command::Bench { rounds, quick } => bench::run(rounds, quick),
         Command::Fuzz { target, seconds } => fuzz::run(target.as_deref(), seconds),
         Command::Powercut { cuts, seed } => test::powercut(cuts, seed),
+        Command::Size { files } => test::size(files),
         Command::Test { filter } => test::run(filter.as_deref()),
     };
     match done {

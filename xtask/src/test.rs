@@ -111,6 +111,32 @@ pub(crate) fn powercut(cuts: u64, seed: u64) -> Result<()> {
     )
 }
 
+/// Maps of the largest filesystems, in full; `cargo test` has a quick form of each.
+pub(crate) fn size(files: u64) -> Result<()> {
+    setup::ensure(&Purpose::ALL, &say)?;
+    cargo(&["build", "--release", "--locked", "--bin", "haulier"])?;
+    let program = haulier_testbed::product::target().join("release/haulier");
+    cargo_with(
+        &[
+            ("HAULIER_SIZE_PROGRAM", program.display().to_string()),
+            ("HAULIER_SIZE_FILES", files.to_string()),
+            ("HAULIER_SIZE_RUNS", (50_000_000).to_string()),
+            // All of them.
+            ("HAULIER_SIZE_GROUPS", (1 << 19).to_string()),
+            ("HAULIER_SIZE_CLUSTERS", (1_u64 << 32).to_string()),
+        ],
+        &[
+            "test",
+            "--locked",
+            "--test",
+            "map_size",
+            "--",
+            "--nocapture",
+            "--test-threads=1",
+        ],
+    )
+}
+
 fn cargo(arguments: &[&str]) -> Result<()> {
     cargo_with(&[], arguments)
 }

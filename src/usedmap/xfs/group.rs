@@ -14,7 +14,7 @@
     clippy::indexing_slicing
 )]
 
-use super::btree::{BNOBT, CNTBT, FreeRun, Kind, MAX_LEVELS, Tree};
+use super::btree::{BNOBT, CNTBT, FreeRun, Kind, MAX_LEVELS, Tree, TreeBlocks};
 use super::superblock::{Superblock, has_crc};
 use crate::bytes::{has_magic, read_array, read_u32be, read_u32le};
 use crate::device::ReadAt;
@@ -101,37 +101,16 @@ pub(super) fn walk(
         never_free.add(blocks.nodes.iter().chain(&blocks.leaves));
     }
     never_free.sort();
-    let group_blocks = sb.blocks_in(group);
     let mut sums = Sums::default();
-    // Where the last free run ended, and what is in use begins.
-    let mut at = 0;
-    by_start.records(&blocks_by_start, |run| {
+    used_by_start(&by_start, &blocks_by_start, &mut used, |run| {
         let start = u64::from(run.start);
         let end = start.saturating_add(u64::from(run.blocks));
-        // Neighbours that touch would be one record.
-        if start <= at || run.blocks == 0 || end > group_blocks {
-            return Err(by_start.damaged(format!(
-                "has a record of {} blocks from {start} on behind block {at} of {group_blocks}",
-                run.blocks
-            )));
-        }
         if let Some(what) = never_free.hit(start, end) {
             return Err(by_start.damaged(format!("calls {what} free, in {start} to {end}")));
         }
-        used(BlockRun {
-            start: at,
-            end: start,
-        });
-        at = end;
         sums.add(run, &hasher);
         Ok(())
     })?;
-    if at < group_blocks {
-        used(BlockRun {
-            start: at,
-            end: group_blocks,
-        });
-    }
 
     if sums != counted {
         return Err(by_start.damaged("has other records than the cntbt"));
@@ -159,6 +138,63 @@ pub(super) fn walk(
         free: sums.blocks,
         reserved: tree_blocks.saturating_add(agf.flcount),
     })
+}
+
+/// The same by the tree that is ordered by start alone, whatever the others say.
+pub(super) fn walk_by_start(
+    source: &dyn ReadAt,
+    sb: &Superblock,
+    group: u64,
+    mut used: impl FnMut(BlockRun),
+) -> Result<(), Refusal> {
+    let (root, levels) = Agf::read(source, sb, group)?.bnobt;
+    let tree = Tree {
+        source,
+        sb,
+        group,
+        kind: BNOBT,
+        root,
+        levels,
+    };
+    used_by_start(&tree, &tree.blocks()?, &mut used, |_| Ok(()))
+}
+
+/// Calls `used` for what lies between the free runs of the tree that is ordered by start, and `free`
+/// for these.
+fn used_by_start(
+    tree: &Tree<'_>,
+    blocks: &TreeBlocks,
+    used: &mut impl FnMut(BlockRun),
+    mut free: impl FnMut(FreeRun) -> Result<(), Refusal>,
+) -> Result<(), Refusal> {
+    let group_blocks = tree.sb.blocks_in(tree.group);
+    // Where the last free run ended, and what is in use begins.
+    let mut at = 0;
+    tree.records(blocks, |run| {
+        let start = u64::from(run.start);
+        let end = start.saturating_add(u64::from(run.blocks));
+        // Neighbours that touch would be one record.
+        if start <= at || run.blocks == 0 || end > group_blocks {
+            return Err(tree.damaged(format!(
+                "has a record of {} blocks from {start} on behind block {at} of {group_blocks}",
+                run.blocks
+            )));
+        }
+        free(run)?;
+        used(BlockRun {
+            start: at,
+            end: start,
+        });
+        at = end;
+        Ok(())
+    })?;
+    if at < group_blocks {
+        used(BlockRun {
+            start: at,
+            end: group_blocks,
+        });
+    }
+    Ok(())
 }
 
 /// How many blocks a group has free by its header alone.

@@ -151,17 +151,14 @@ fn contradicts(refusal: Refusal) -> Refusal {
     }
 }
 
-/// What was in use before the replay: a group whose trees contradict each other, because only some
-/// of their blocks had been written, is taken whole.
+/// What was in use before the replay. Where trees contradict each other, because only some of their
+/// blocks had been written, the one that is ordered by start is asked alone; if that is torn itself,
+/// the group is taken whole.
 fn used_before(volume: &dyn ReadAt, sb: &Superblock) -> Result<ExtentList, Refusal> {
     let mut runs = RunCollector::new();
     for group in 0..sb.ag_count {
-        let whole = BlockRun {
-            start: 0,
-            end: sb.blocks_in(group),
-        };
         let mut here = RunCollector::new();
-        let walked = group::walk(volume, sb, group, |run| {
+        let walked = group::walk_by_start(volume, sb, group, |run| {
             if let Some(extent) = sb.bytes_of(group, run) {
                 here.push(extent);
             }
@@ -169,15 +166,15 @@ fn used_before(volume: &dyn ReadAt, sb: &Superblock) -> Result<ExtentList, Refus
         match walked {
             Err(Refusal::Unreadable(error)) => return Err(error.into()),
             Err(_) => {
+                let whole = BlockRun {
+                    start: 0,
+                    end: sb.blocks_in(group),
+                };
                 if let Some(extent) = sb.bytes_of(group, whole) {
                     runs.push(extent);
                 }
             }
-            Ok(_) => {
-                for extent in here.finish().iter() {
-                    runs.push(extent);
-                }
-            }
+            Ok(()) => here.finish().iter().for_each(|extent| runs.push(extent)),
         }
     }
     Ok(runs.finish())

@@ -39,31 +39,14 @@ pub(super) enum Hash {
 /// Does something with the type of a hash.
 macro_rules! with_hash {
     ($hash:expr, $type:ident => $body:expr) => {
+        with_hash!($hash, $type => $body; Sha1 Sha224 Sha256 Sha384 Sha512 Ripemd160)
+    };
+    ($hash:expr, $type:ident => $body:expr; $($name:ident)*) => {
         match $hash {
-            Hash::Sha1 => {
-                type $type = Sha1;
+            $(Hash::$name => {
+                type $type = $name;
                 $body
-            }
-            Hash::Sha224 => {
-                type $type = Sha224;
-                $body
-            }
-            Hash::Sha256 => {
-                type $type = Sha256;
-                $body
-            }
-            Hash::Sha384 => {
-                type $type = Sha384;
-                $body
-            }
-            Hash::Sha512 => {
-                type $type = Sha512;
-                $body
-            }
-            Hash::Ripemd160 => {
-                type $type = Ripemd160;
-                $body
-            }
+            })*
         }
     };
 }

@@ -275,6 +275,12 @@ pub const ALL: &[Need] = &[
     ),
     need(
         Purpose::Checks,
+        "time",
+        "time",
+        "the memory that a map takes",
+    ),
+    need(
+        Purpose::Checks,
         "partclone",
         "partclone.ext4",
         "a second opinion on used blocks",
