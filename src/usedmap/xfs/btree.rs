@@ -25,7 +25,7 @@ use uuid::Uuid;
 
 const CRC_AT: usize = 0x34;
 /// `XFS_BTREE_MAXLEVELS`.
-pub(super) const MAX_LEVELS: u32 = 9;
+pub(crate) const MAX_LEVELS: u32 = 9;
 /// No block: the sibling of the first and of the last.
 const NULL: u32 = u32::MAX;
 /// Blocks that lie side by side are read together, up to this many bytes.
@@ -33,7 +33,7 @@ const BYTES_AT_ONCE: u64 = 1 << 20;
 
 /// Which tree.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Kind {
+pub(crate) struct Kind {
     /// As Linux calls it.
     pub name: &'static str,
     magic: &'static [u8],
@@ -41,13 +41,13 @@ pub(super) struct Kind {
 }
 
 /// Ordered by start.
-pub(super) const BNOBT: Kind = Kind {
+pub(crate) const BNOBT: Kind = Kind {
     name: "bnobt",
     magic: b"ABTB",
     magic_v5: b"AB3B",
 };
 /// Ordered by length, then by start.
-pub(super) const CNTBT: Kind = Kind {
+pub(crate) const CNTBT: Kind = Kind {
     name: "cntbt",
     magic: b"ABTC",
     magic_v5: b"AB3C",
@@ -55,7 +55,7 @@ pub(super) const CNTBT: Kind = Kind {
 
 /// `struct xfs_alloc_rec`: a run of free blocks of a group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct FreeRun {
+pub(crate) struct FreeRun {
     /// `ar_startblock`.
     pub start: u32,
     /// `ar_blockcount`.
@@ -64,7 +64,7 @@ pub(super) struct FreeRun {
 
 /// A tree of one group.
 #[derive(Clone, Copy)]
-pub(super) struct Tree<'a> {
+pub(crate) struct Tree<'a> {
     pub source: &'a dyn ReadAt,
     pub sb: &'a Superblock,
     pub group: u64,
@@ -76,7 +76,7 @@ pub(super) struct Tree<'a> {
 
 /// The blocks of a tree, in the order of their level.
 #[derive(Debug, Default)]
-pub(super) struct TreeBlocks {
+pub(crate) struct TreeBlocks {
     /// Above the leaves.
     pub nodes: Vec<u32>,
     /// The leaves.
@@ -84,7 +84,7 @@ pub(super) struct TreeBlocks {
 }
 
 impl TreeBlocks {
-    pub(super) fn count(&self) -> u64 {
+    pub(crate) fn count(&self) -> u64 {
         let count = self.nodes.len().saturating_add(self.leaves.len());
         u64::try_from(count).unwrap_or(u64::MAX)
     }
@@ -95,7 +95,7 @@ impl Tree<'_> {
     ///
     /// Each level is read from left to right and every block has to name its two neighbours: so no
     /// block can come twice, and a tree that points back into itself ends at the first repetition.
-    pub(super) fn blocks(&self) -> Result<TreeBlocks, Refusal> {
+    pub(crate) fn blocks(&self) -> Result<TreeBlocks, Refusal> {
         let mut found = TreeBlocks::default();
         let mut here = vec![self.root];
         for level in (1..self.levels).rev() {
@@ -115,7 +115,7 @@ impl Tree<'_> {
     }
 
     /// Every record of the leaves, from left to right.
-    pub(super) fn records(
+    pub(crate) fn records(
         &self,
         blocks: &TreeBlocks,
         mut each: impl FnMut(FreeRun) -> Result<(), Refusal>,
@@ -133,7 +133,7 @@ impl Tree<'_> {
     }
 
     /// What is wrong with it, and what helps.
-    pub(super) fn damaged(&self, what: impl std::fmt::Display) -> Refusal {
+    pub(crate) fn damaged(&self, what: impl std::fmt::Display) -> Refusal {
         Refusal::Damaged(format!(
             "the {} of group {} {what} (boot the server from a rescue system and run xfs_repair \
              for a smaller copy)",
