@@ -6,6 +6,8 @@ mod map_support;
 
 #[path = "lost_names/ext.rs"]
 mod ext;
+#[path = "lost_names/xfs.rs"]
+mod xfs;
 
 use haulier::device::{Disk, ReadAt};
 use haulier::extent::{Extent, ExtentList};
@@ -89,60 +91,60 @@ fn by_inode(root: &Path, files: &[PathBuf]) -> Vec<Vec<PathBuf>> {
     names.into_values().collect()
 }
 
-/// Where the kernel says that files lie (`filefrag -v`), without what is in no block of its own.
+/// Where the kernel says that files lie, without what is in no block of its own.
 fn places_by_kernel(root: &Path, files: &[PathBuf]) -> Vec<Placed> {
     let mut all = Vec::new();
     for files in by_inode(root, files).chunks(500) {
-        let mut args = vec!["-v".to_owned(), "-b512".to_owned()];
-        // A name that no tool's output can be parsed with: asked for by its inode's own link.
-        let links = root.join(".lost-names");
-        fs::create_dir_all(&links).unwrap();
-        for (index, file) in files.iter().enumerate() {
-            let link = links.join(format!("{index}"));
-            fs::hard_link(root.join(&file[0]), &link).unwrap();
-            args.push(arg(&link).to_owned());
-        }
-        let args: Vec<&str> = args.iter().map(String::as_str).collect();
-        let text = run("filefrag", &args);
-        fs::remove_dir_all(&links).unwrap();
-        let mut sections = text.split("File size of ").skip(1);
-        for file in files {
-            let section = sections.next().unwrap();
-            let mut places = Vec::new();
-            for line in section.lines() {
-                let fields: Vec<&str> = line
-                    .split([':', ' ', '.'])
-                    .filter(|f| !f.is_empty())
-                    .collect();
-                let numbers: Vec<u64> = fields
-                    .iter()
-                    .take(6)
-                    .filter_map(|f| f.parse().ok())
-                    .collect();
-                if !line.starts_with(' ') || numbers.len() < 6 {
-                    continue;
-                }
-                assert!(!line.contains("delalloc"), "{line}");
-                if ["inline", "unwritten", "not_aligned"]
-                    .iter()
-                    .any(|flag| line.contains(flag))
-                {
-                    continue;
-                }
-                places.push(Place {
-                    in_file: numbers[1] * 512,
-                    on_disk: numbers[3] * 512,
-                    len: numbers[5] * 512,
-                });
-            }
-            all.push(Placed {
-                names: file.clone(),
-                size: fs::metadata(root.join(&file[0])).unwrap().len(),
-                places,
-            });
-        }
+        let paths: Vec<PathBuf> = files.iter().map(|names| root.join(&names[0])).collect();
+        let output = std::process::Command::new("filefrag")
+            .args(["-v", "-b512"])
+            .args(&paths)
+            .env("LC_ALL", "C")
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "filefrag: {output:?}");
+        let sizes = paths.iter().map(|path| fs::metadata(path).unwrap().len());
+        let named: Vec<(Vec<PathBuf>, u64)> = files.iter().cloned().zip(sizes).collect();
+        all.extend(placed(&String::from_utf8_lossy(&output.stdout), named));
     }
     all
+}
+
+/// What `filefrag -v -b512` printed of files with these names and sizes, in this order.
+fn placed(text: &str, files: Vec<(Vec<PathBuf>, u64)>) -> Vec<Placed> {
+    // In a name there may be a line break, but not this.
+    let sections: Vec<&str> = text.split("File size of ").skip(1).collect();
+    assert_eq!(sections.len(), files.len());
+    files
+        .into_iter()
+        .zip(sections)
+        .map(|((names, size), section)| Placed {
+            names,
+            size,
+            places: section.lines().filter_map(place_of).collect(),
+        })
+        .collect()
+}
+
+/// `   0:        0..       7:      33000..     33007:      8:             last,eof`
+fn place_of(line: &str) -> Option<Place> {
+    let fields = line
+        .split([':', ' ', '.'])
+        .filter(|field| !field.is_empty());
+    let numbers: Vec<u64> = fields
+        .take(6)
+        .filter_map(|field| field.parse().ok())
+        .collect();
+    if !line.starts_with(' ') || numbers.len() < 6 {
+        return None;
+    }
+    assert!(!line.contains("delalloc"), "{line}");
+    let elsewhere = ["inline", "unwritten", "not_aligned"];
+    (!elsewhere.iter().any(|flag| line.contains(flag))).then(|| Place {
+        in_file: numbers[1] * 512,
+        on_disk: numbers[3] * 512,
+        len: numbers[5] * 512,
+    })
 }
 
 /// All regular files below a folder, each by one of its names.
