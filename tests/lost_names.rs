@@ -6,6 +6,12 @@ mod map_support;
 
 #[path = "lost_names/ext.rs"]
 mod ext;
+#[path = "lost_names/hostile.rs"]
+mod hostile;
+#[path = "lost_names/ntfs.rs"]
+mod ntfs;
+#[path = "lost_names/volumes.rs"]
+mod volumes;
 #[path = "lost_names/xfs.rs"]
 mod xfs;
 
@@ -23,7 +29,6 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 const MIB: u64 = 1 << 20;
-const KIB: u64 = 1 << 10;
 
 /// What was lost of an image.
 fn losses_of(image: &Path, bad: &ExtentList) -> Vec<Loss> {
@@ -75,6 +80,7 @@ struct Place {
 /// A file and where it lies.
 #[derive(Debug, Clone)]
 struct Placed {
+    inode: u64,
     /// All its names, from the filesystem's root.
     names: Vec<PathBuf>,
     size: u64,
@@ -82,20 +88,23 @@ struct Placed {
 }
 
 /// The files by their inodes, each with all its names.
-fn by_inode(root: &Path, files: &[PathBuf]) -> Vec<Vec<PathBuf>> {
+fn by_inode(root: &Path, files: &[PathBuf]) -> Vec<(u64, Vec<PathBuf>)> {
     let mut names: BTreeMap<u64, Vec<PathBuf>> = BTreeMap::new();
     for file in files {
         let inode = fs::metadata(root.join(file)).unwrap().ino();
         names.entry(inode).or_default().push(file.clone());
     }
-    names.into_values().collect()
+    names.into_iter().collect()
 }
 
 /// Where the kernel says that files lie, without what is in no block of its own.
 fn places_by_kernel(root: &Path, files: &[PathBuf]) -> Vec<Placed> {
     let mut all = Vec::new();
     for files in by_inode(root, files).chunks(500) {
-        let paths: Vec<PathBuf> = files.iter().map(|names| root.join(&names[0])).collect();
+        let paths: Vec<PathBuf> = files
+            .iter()
+            .map(|(_, names)| root.join(&names[0]))
+            .collect();
         let output = std::process::Command::new("filefrag")
             .args(["-v", "-b512"])
             .args(&paths)
@@ -104,21 +113,26 @@ fn places_by_kernel(root: &Path, files: &[PathBuf]) -> Vec<Placed> {
             .unwrap();
         assert!(output.status.success(), "filefrag: {output:?}");
         let sizes = paths.iter().map(|path| fs::metadata(path).unwrap().len());
-        let named: Vec<(Vec<PathBuf>, u64)> = files.iter().cloned().zip(sizes).collect();
-        all.extend(placed(&String::from_utf8_lossy(&output.stdout), named));
+        let named = files.iter().cloned().zip(sizes);
+        let named = named.map(|((inode, names), size)| (inode, names, size));
+        all.extend(placed(
+            &String::from_utf8_lossy(&output.stdout),
+            named.collect(),
+        ));
     }
     all
 }
 
 /// What `filefrag -v -b512` printed of files with these names and sizes, in this order.
-fn placed(text: &str, files: Vec<(Vec<PathBuf>, u64)>) -> Vec<Placed> {
+fn placed(text: &str, files: Vec<(u64, Vec<PathBuf>, u64)>) -> Vec<Placed> {
     // In a name there may be a line break, but not this.
     let sections: Vec<&str> = text.split("File size of ").skip(1).collect();
     assert_eq!(sections.len(), files.len());
     files
         .into_iter()
         .zip(sections)
-        .map(|((names, size), section)| Placed {
+        .map(|((inode, names, size), section)| Placed {
+            inode,
             names,
             size,
             places: section.lines().filter_map(place_of).collect(),
@@ -189,7 +203,7 @@ fn reported(path: &Path) -> String {
 }
 
 /// A tree with all that makes naming hard.
-fn make_hard_tree(root: &Path, noise: &mut Noise, thousands: u64) {
+fn make_hard_tree(root: &Path, noise: &mut Noise, thousands: u64, names: &[Vec<u8>]) {
     map_support::make_tree(root, noise, 6 * MIB);
     run("sync", &["-f", arg(root)]);
     // Holes for what comes.
@@ -223,7 +237,7 @@ fn make_hard_tree(root: &Path, noise: &mut Noise, thousands: u64) {
     fs::write(deep.join("bottom"), noise.bytes(9000)).unwrap();
     let odd = root.join("odd\n\u{1b}[2Jfolder");
     fs::create_dir(&odd).unwrap();
-    for (number, name) in hostile_names().iter().enumerate() {
+    for (number, name) in names.iter().enumerate() {
         let number = u64::try_from(number).unwrap();
         fs::write(
             odd.join(OsStr::from_bytes(name)),
@@ -288,9 +302,9 @@ fn expect_file(losses: &[Loss], run: Extent, file: &Placed, offset: u64) {
     let named = losses.iter().any(|loss| {
         let What::File {
             path,
+            inode,
             offset_in_file,
             bytes,
-            ..
         } = &loss.what
         else {
             return false;
@@ -301,6 +315,7 @@ fn expect_file(losses: &[Loss], run: Extent, file: &Placed, offset: u64) {
         // Neighbours that were lost too are told together.
         let skip = run.start().0.checked_sub(loss.range.start().0);
         file.names.iter().any(|name| *path == reported(name))
+            && *inode == file.inode
             && part == run
             && skip.is_some_and(|skip| {
                 offset_in_file + skip == offset
@@ -325,4 +340,13 @@ fn said_of(losses: &[Loss], run: Extent) -> Vec<&What> {
         .filter(|loss| loss.range.intersect(run).is_some())
         .map(|loss| &loss.what)
         .collect()
+}
+
+/// That this is all that is said of a run, and in these words.
+fn expect_metadata(losses: &[Loss], run: Extent, word: &str) -> Vec<String> {
+    let said = said_of(losses, run);
+    match said[..] {
+        [What::Metadata { which, files }] if which.contains(word) => files.clone(),
+        _ => panic!("{run:?} is {word}, but it is said: {said:#?}"),
+    }
 }

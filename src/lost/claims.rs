@@ -9,7 +9,7 @@
 )]
 
 use super::loss::What;
-use super::names::{Names, printable};
+use super::names::Names;
 use crate::extent::{Extent, ExtentList};
 use crate::units::{ByteLen, ByteOffset};
 use std::collections::BTreeSet;
@@ -34,7 +34,7 @@ pub(super) enum Owner {
         /// How many bytes of the file are lost with it: fewer than the piece at the file's end, more
         /// where they are compressed.
         bytes: u64,
-        /// On NTFS, a stream beside the content.
+        /// On NTFS, a stream beside the content, as harmless text.
         stream: Option<String>,
     },
     /// A directory's names.
@@ -175,7 +175,7 @@ impl Owner {
                 Some(mut path) => {
                     if let Some(stream) = stream {
                         path.push(':');
-                        path.push_str(&printable(stream.as_bytes()));
+                        path.push_str(&stream);
                     }
                     What::File {
                         path,

@@ -90,20 +90,24 @@ impl What {
         }
     }
 
-    /// What a part of it is, from `skip` bytes on, `len` bytes long.
-    pub(super) fn part(&self, skip: u64, len: u64) -> Self {
+    /// What is said of `len` bytes, `skip` bytes into the `whole` that it is said of.
+    pub(super) fn part(&self, skip: u64, len: u64, whole: u64) -> Self {
         match self {
+            // Where more is lost than lay there (what is compressed), all of it hangs on each part.
             Self::File {
                 path,
                 inode,
                 offset_in_file,
                 bytes,
-            } => Self::File {
+            } if *bytes <= whole && *bytes > skip => Self::File {
                 path: path.clone(),
                 inode: *inode,
                 offset_in_file: offset_in_file.saturating_add(skip),
                 bytes: bytes.saturating_sub(skip).min(len),
             },
+            Self::File { bytes, .. } if *bytes <= whole => {
+                Self::outside("behind the end of a file")
+            }
             other => other.clone(),
         }
     }

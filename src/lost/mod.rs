@@ -196,7 +196,7 @@ fn placed(hits: &[Hit], words: &[(Extent, What)]) -> Vec<(DiskIndex, Extent, Wha
                 continue;
             };
             let skip = part.start().0.saturating_sub(piece.start().0);
-            let what = what.part(skip, part.len().0);
+            let what = what.part(skip, part.len().0, piece.len().0);
             let into = part.start().0.saturating_sub(hit.inside.start().0);
             let start = hit.place.start().0.saturating_add(into);
             let place = if hit.place.len() == hit.inside.len() {

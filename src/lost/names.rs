@@ -173,17 +173,22 @@ pub(super) fn printable(name: &[u8]) -> String {
     let mut text = String::with_capacity(name.len());
     for chunk in name.utf8_chunks() {
         for char in chunk.valid().chars() {
-            if is_plain(char) {
-                text.push(char);
-            } else {
-                text.extend(char.escape_unicode());
-            }
+            push_plain(&mut text, char);
         }
         for byte in chunk.invalid() {
             let _ = write!(text, "\\x{byte:02x}");
         }
     }
     text
+}
+
+/// Adds a character of a name as [`printable`] has it.
+pub(super) fn push_plain(text: &mut String, char: char) {
+    if is_plain(char) {
+        text.push(char);
+    } else {
+        text.extend(char.escape_unicode());
+    }
 }
 
 fn is_plain(char: char) -> bool {

@@ -98,11 +98,12 @@ const VARIANTS: &[Variant] = &[
     ),
 ];
 
-pub struct Fixture {
-    pub dir: TempDir,
-    pub image: PathBuf,
-    pub files: Vec<Placed>,
-    pub block: u64,
+struct Fixture {
+    /// Deleted when dropped.
+    _dir: TempDir,
+    image: PathBuf,
+    files: Vec<Placed>,
+    block: u64,
 }
 
 /// Runs mkfs.xfs as its own tests run it: so it makes filesystems of less than 300 MiB too.
@@ -129,7 +130,7 @@ impl Fixture {
         let files = match variant.by {
             Filler::ThisKernel => {
                 let mounted = Mounted::new(&image, &dir.path().join("mnt"), "");
-                make_hard_tree(mounted.path(), &mut noise, 1500);
+                make_hard_tree(mounted.path(), &mut noise, 1500, &hostile_names());
                 let files = places_by_kernel(mounted.path(), &files_below(mounted.path()));
                 mounted.unmount();
                 files
@@ -137,14 +138,14 @@ impl Fixture {
             Filler::Uml => {
                 let tree = dir.path().join("tree");
                 fs::create_dir(&tree).unwrap();
-                make_hard_tree(&tree, &mut noise, 700);
+                make_hard_tree(&tree, &mut noise, 700, &hostile_names());
                 filled_by_uml(&image, dir.path(), &tree)
             }
         };
         let checked = run("xfs_repair", &["-n", "-f", arg(&image)]);
         assert!(files.len() > 700, "{} files {checked}", files.len());
         Self {
-            dir,
+            _dir: dir,
             image,
             files,
             block: variant.block,
@@ -197,7 +198,7 @@ fn filled_by_uml(image: &Path, scratch: &Path, tree: &Path) -> Vec<Placed> {
     };
     let named = files
         .iter()
-        .map(|(inode, _, size)| (all_names(*inode), *size));
+        .map(|(inode, _, size)| (*inode, all_names(*inode), *size));
     placed(&places, named.collect())
 }
 
@@ -228,4 +229,110 @@ macro_rules! every_variant {
 every_variant! {
     v5 v5_1k v5_64k sparse_inodes_reverse_map no_sparse_no_reflink large_directory_blocks
     dir_blocks_of_8_of_1k v4 v4_ftype v4_512
+}
+
+/// What xfs_db prints for a field, as a number.
+fn field(image: &Path, place: &str, name: &str) -> u64 {
+    let printed = run(
+        "xfs_db",
+        &["-r", "-c", place, "-c", &format!("p {name}"), arg(image)],
+    );
+    let value = printed.rsplit('=').next().unwrap().trim();
+    value.parse().unwrap_or_else(|_| panic!("{printed}"))
+}
+
+/// Where a block of a group is.
+fn block_of(image: &Path, group: u64, block: u64) -> Extent {
+    let size = field(image, "sb 0", "blocksize");
+    run_of(
+        (group * field(image, "sb 0", "agblocks") + block) * size,
+        size,
+    )
+}
+
+/// Where a block is by its number in the filesystem.
+fn fsblock(image: &Path, number: u64) -> Extent {
+    let bits = field(image, "sb 0", "agblklog");
+    block_of(image, number >> bits, number & ((1 << bits) - 1))
+}
+
+#[test]
+fn metadata_directories_and_free_blocks() {
+    let fixture = Fixture::make(&VARIANTS[0]);
+    let image = &fixture.image;
+    let header = run_of(block_of(image, 1, 0).start().0 + 512, 512);
+    let log = fsblock(image, field(image, "sb 0", "logstart") + 5);
+    let tree = block_of(image, 0, field(image, "agi 0", "free_root"));
+    let used = crate::map_support::map_of(image).extents;
+    let free = list([run_of(0, SIZE)]).subtract(&used);
+    let free = free.iter().max_by_key(|run| run.len()).unwrap();
+    let free = run_of(free.start().0 + 4096, 3 * 4096);
+    let losses = losses_of(image, &list([header, log, tree, free]));
+    expect_metadata(&losses, header, "headers of group 1");
+    expect_metadata(&losses, log, "log");
+    assert_eq!(said_of(&losses, free), [&What::FreeSpace]);
+    // The inodes of group 1 are not to be found, so nobody can say that it is nobody's.
+    let [What::Unknown { reason }] = said_of(&losses, tree)[..] else {
+        panic!("{losses:#?}");
+    };
+    assert!(reason.contains("all inodes of group 1"), "{reason}");
+    let losses = losses_of(image, &list([log, tree]));
+    expect_metadata(&losses, tree, "trees and free list of group 0");
+
+    // An inode: the file is named by its directory alone.
+    let file = fixture
+        .files
+        .iter()
+        .find(|file| file.size > 500_000)
+        .unwrap();
+    let inode = format!("inode {}", file.inode);
+    let bytes = run("xfs_db", &["-r", "-c", &inode, "-c", "daddr", arg(image)]);
+    let sector: u64 = bytes.rsplit(' ').next().unwrap().trim().parse().unwrap();
+    let chunk = run_of(sector * 512 / 4096 * 4096, 4096);
+    let losses = losses_of(image, &list([chunk]));
+    let files = expect_metadata(&losses, chunk, "inodes of group");
+    assert!(
+        file.names
+            .iter()
+            .any(|name| files.contains(&reported(name))),
+        "{file:?}: {files:#?}"
+    );
+
+    // A directory of several blocks: what was named in the lost one is not named any more.
+    let crowd: Vec<&Placed> = fixture
+        .files
+        .iter()
+        .filter(|file| file.names[0].starts_with("crowd"))
+        .filter(|file| !file.places.is_empty())
+        .collect();
+    let path = ["-r", "-c", "path /crowd", "-c", "bmap", arg(image)];
+    let map = run("xfs_db", &path);
+    let mut blocks = Vec::new();
+    for line in map.lines() {
+        // data offset 0 startblock 24 (0/24) count 5 flag 0
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let number = |nth: usize| -> u64 { words[nth].parse().unwrap() };
+        // Its index lies further behind.
+        if number(2) < 1 << 20 {
+            blocks.extend((0..number(7)).map(|nth| fsblock(image, number(4) + nth)));
+        }
+    }
+    assert!(blocks.len() > 10, "{map}");
+    let places = crowd
+        .iter()
+        .map(|file| run_of(file.places[0].on_disk, 4096));
+    let (lost, kept) = (blocks[3], crowd.len());
+    let losses = losses_of(image, &list(places.chain([lost])));
+    let directories = said_of(&losses, lost);
+    assert!(
+        matches!(directories[..], [What::Directory { path, .. }] if path == "/crowd"),
+        "{directories:#?}"
+    );
+    let unnamed = losses
+        .iter()
+        .filter(
+            |loss| matches!(&loss.what, What::Unknown { reason } if reason.contains("whose name")),
+        )
+        .count();
+    assert!(unnamed > 5 && unnamed < kept / 3, "{unnamed} of {kept}");
 }

@@ -51,9 +51,10 @@ impl Block {
 }
 
 /// Where a piece of an attribute is.
-struct Entry {
+pub(crate) struct Entry {
     lowest_vcn: u64,
-    record: u64,
+    /// The number of the record that it is in.
+    pub record: u64,
 }
 
 impl<'a> Mft<'a> {
@@ -161,7 +162,7 @@ impl<'a> Mft<'a> {
 
     /// Where the pieces of an attribute are, in their order; `None` if the file has no list, so that
     /// all is in its base record.
-    fn entries(
+    pub(crate) fn entries(
         &self,
         base: &Record<'_>,
         kind: u32,

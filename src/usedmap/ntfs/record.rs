@@ -18,6 +18,8 @@ pub(crate) const FILE_NAME: u32 = 0x30;
 pub(crate) const VOLUME_NAME: u32 = 0x60;
 pub(crate) const VOLUME_INFORMATION: u32 = 0x70;
 pub(crate) const DATA: u32 = 0x80;
+pub(crate) const INDEX_ROOT: u32 = 0x90;
+pub(crate) const INDEX_ALLOCATION: u32 = 0xA0;
 pub(crate) const BITMAP: u32 = 0xB0;
 const END: u32 = 0xFFFF_FFFF;
 
@@ -80,6 +82,11 @@ impl<'a> Record<'a> {
 
     pub(crate) fn is_in_use(&self) -> bool {
         read_u16le(self.bytes, 0x16) & IN_USE != 0
+    }
+
+    /// How often it was given away: the upper 16 bits of a reference to it.
+    pub(crate) fn sequence(&self) -> u16 {
+        read_u16le(self.bytes, 0x10)
     }
 
     /// The record that this one continues; itself if it continues none.
@@ -210,6 +217,15 @@ impl<'a> Attribute<'a> {
     /// Bytes of the stream that were ever written; only in its first piece.
     pub(crate) fn initialized_size(&self) -> u64 {
         read_u64le(self.bytes, 0x38)
+    }
+
+    /// Clusters that are compressed together; only in the first piece of a stream that is compressed.
+    pub(crate) fn compressed_clusters(&self) -> Option<u64> {
+        const COMPRESSED: u16 = 0x0001;
+        let shift = u32::from(read_u8(self.bytes, 0x22));
+        let is_compressed = read_u16le(self.bytes, 0x0C) & COMPRESSED != 0;
+        // Windows makes units of 16 clusters; more than 64 nobody does.
+        (is_compressed && (1..=6).contains(&shift)).then(|| 1 << shift)
     }
 
     /// The runs of a piece of a non-resident one, all of them inside the volume's `clusters`.
