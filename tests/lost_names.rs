@@ -32,7 +32,7 @@ const MIB: u64 = 1 << 20;
 
 /// What was lost of an image.
 fn losses_of(image: &Path, bad: &ExtentList) -> Vec<Loss> {
-    losses_of_all(&[image], &[bad.clone()], &Secrets::default())
+    losses_of_all(&[image], std::slice::from_ref(bad), &Secrets::default())
 }
 
 fn losses_of_all(images: &[&Path], bad: &[ExtentList], secrets: &Secrets) -> Vec<Loss> {

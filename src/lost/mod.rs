@@ -77,7 +77,10 @@ pub fn name_losses(
     let disks: Vec<(&dyn ReadAt, DiskInfo)> = damaged
         .iter()
         .zip(sources)
-        .map(|(disk, (_, info))| (disk as &dyn ReadAt, info.clone()))
+        .map(|(disk, (_, info))| {
+            let disk: &dyn ReadAt = disk;
+            (disk, info.clone())
+        })
         .collect();
     let volumes = match survey(&disks, secrets) {
         Ok(volumes) => volumes,

@@ -144,7 +144,12 @@ fn endures(small: &Small, changes: &[(u16, u16, u8)], lost: &[u16]) -> Result<()
     };
     let disk = MemDisk(bytes);
     let began = Instant::now();
-    let losses = name_losses(&[(&disk, info)], &[bad.clone()], &Secrets::default()).unwrap();
+    let losses = name_losses(
+        &[(&disk, info)],
+        std::slice::from_ref(&bad),
+        &Secrets::default(),
+    )
+    .unwrap();
     prop_assert!(
         began.elapsed() < Duration::from_secs(20),
         "{:?}",

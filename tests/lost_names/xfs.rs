@@ -107,7 +107,7 @@ struct Fixture {
 }
 
 /// Runs mkfs.xfs as its own tests run it: so it makes filesystems of less than 300 MiB too.
-pub fn mkfs(args: &[&str], image: &Path) {
+pub(crate) fn mkfs(args: &[&str], image: &Path) {
     let path = std::env::var("PATH").unwrap_or_default();
     let output = Command::new("mkfs.xfs")
         .args(["-q", "-f", "-K"])
@@ -260,7 +260,8 @@ fn fsblock(image: &Path, number: u64) -> Extent {
 fn metadata_directories_and_free_blocks() {
     let fixture = Fixture::make(&VARIANTS[0]);
     let image = &fixture.image;
-    let header = run_of(block_of(image, 1, 0).start().0 + 512, 512);
+    // The header of its inodes.
+    let header = run_of(block_of(image, 1, 0).start().0 + 1024, 512);
     let log = fsblock(image, field(image, "sb 0", "logstart") + 5);
     let tree = block_of(image, 0, field(image, "agi 0", "free_root"));
     let used = crate::map_support::map_of(image).extents;
