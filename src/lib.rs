@@ -22,6 +22,7 @@ pub mod exit;
 pub mod extent;
 pub mod import;
 pub mod inventory;
+pub mod lost;
 pub mod ptable;
 pub mod qcow2;
 pub(crate) mod refusal;

@@ -5,7 +5,8 @@
 //! `plan` says what will be read and written; `read` gets chunks off a disk, around bad sectors;
 //! `copy` turns one disk into one image, as hard compressed as there is time (`level`); `image` is
 //! that image as it grows, with its checkpoints in a `journal`; `resume` begins one or takes up an
-//! interrupted one; `session` is a capture from its beginning to its commit.
+//! interrupted one; `rescue_map` says what was read in the words of GNU ddrescue; `session` is a
+//! capture from its beginning to its commit.
 
 pub mod copy;
 pub mod image;
@@ -13,8 +14,10 @@ pub mod journal;
 pub mod level;
 pub mod plan;
 pub mod read;
+pub mod rescue_map;
 pub mod resume;
 pub mod session;
 
 pub use plan::Plan;
+pub use rescue_map::rescue_map;
 pub use session::{Outcome, Request, find_disks, free_space, run};

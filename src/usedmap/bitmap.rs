@@ -9,7 +9,7 @@
 
 /// Runs of bits that are set among the first `bits` of `bitmap`: `(first, behind the last)`,
 /// ascending.
-pub(super) fn runs(bitmap: &[u8], bits: u64) -> Runs<'_> {
+pub(crate) fn runs(bitmap: &[u8], bits: u64) -> Runs<'_> {
     Runs {
         bitmap,
         bits,
@@ -18,7 +18,7 @@ pub(super) fn runs(bitmap: &[u8], bits: u64) -> Runs<'_> {
 }
 
 /// See [`runs`].
-pub(super) struct Runs<'a> {
+pub(crate) struct Runs<'a> {
     bitmap: &'a [u8],
     bits: u64,
     at: u64,

@@ -10,6 +10,7 @@ use super::encrypted::{self, Opened};
 use super::finding::{self, Finding, Refusal};
 use super::identify::{self, Signature};
 use super::node::{Look, Node, NodeId, Origin, Piece};
+use super::patched::Patched;
 use super::region::{Policy, RegionKind};
 use super::sets::{Assembled, Sets, TakeError};
 use crate::device::ReadAt;
@@ -31,6 +32,16 @@ const MAX_NODES: usize = 20_000;
 pub(super) struct Source<'a> {
     pub disk: &'a dyn ReadAt,
     pub sector: SectorSize,
+}
+
+/// How closely a composition looks at what volumes hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Looks {
+    /// Which of its bytes are in use, for a map. What cannot be read is taken as a whole.
+    Used,
+    /// Only what it is. What cannot be read is as if it were zero, so that a bad sector where some
+    /// other filesystem would have its signature does not hide the one that is there.
+    NamesOnly,
 }
 
 /// All volumes of some disks.
@@ -55,10 +66,12 @@ impl<'a> Composition<'a> {
     /// # Errors
     /// When a first sector cannot be read or a disk vanishes. What else cannot be read or understood
     /// is a finding.
-    pub(super) fn of(sources: Vec<Source<'a>>, secrets: &Secrets) -> Result<Self> {
+    pub(super) fn of(sources: Vec<Source<'a>>, secrets: &Secrets, looks: Looks) -> Result<Self> {
         let mut tables = Vec::new();
         for source in &sources {
-            tables.push(PartitionTable::read(source.disk, source.sector)?);
+            tables.push(looks.at(source.disk, |disk| {
+                PartitionTable::read(disk, source.sector)
+            })?);
         }
         let mut work = Work {
             composition: Self {
@@ -69,6 +82,7 @@ impl<'a> Composition<'a> {
             queue: VecDeque::new(),
             sets: Sets::default(),
             secrets,
+            looks,
         };
         work.run()?;
         Ok(work.composition)
@@ -162,6 +176,17 @@ struct Work<'a, 's> {
     queue: VecDeque<NodeId>,
     sets: Sets,
     secrets: &'s Secrets,
+    looks: Looks,
+}
+
+impl Looks {
+    /// Reads what says what a volume is.
+    fn at<T>(self, volume: &dyn ReadAt, read: impl FnOnce(&dyn ReadAt) -> T) -> T {
+        match self {
+            Self::Used => read(volume),
+            Self::NamesOnly => read(&Patched(volume)),
+        }
+    }
 }
 
 impl<'a> Work<'a, '_> {
@@ -208,7 +233,7 @@ impl<'a> Work<'a, '_> {
             self.found(id, Finding::unknown("").refused(why, volume.size(), None)?);
             return Ok(());
         }
-        let signatures = match identify::identify(&*volume) {
+        let signatures = match self.looks.at(&*volume, identify::identify) {
             Ok(signatures) => signatures,
             Err(error) if error.kind() == Kind::Vanished => return Err(error),
             Err(error) => return self.unreadable(id, error),
@@ -248,7 +273,10 @@ impl<'a> Work<'a, '_> {
                     .first()
                     .and_then(|disk| self.composition.sources.get(disk.0))
                     .map_or(SectorSize::B512, |source| source.sector);
-                match PartitionTable::read(&*node.volume, sector) {
+                let table = self
+                    .looks
+                    .at(&*node.volume, |volume| PartitionTable::read(volume, sector));
+                match table {
                     Ok(table) => Ok(Some(table).filter(|table| !table.partitions.is_empty())),
                     Err(error) if error.kind() == Kind::Vanished => Err(error),
                     // The same sector is unreadable for whoever looks at it next.
@@ -350,7 +378,10 @@ impl<'a> Work<'a, '_> {
             self.opened(id, opened);
             return Ok(());
         }
-        let finding = finding::of_signatures(&*volume, signatures)?;
+        let finding = match self.looks {
+            Looks::Used => finding::of_signatures(&*volume, signatures)?,
+            Looks::NamesOnly => finding::of_names(signatures),
+        };
         self.found(id, finding);
         Ok(())
     }

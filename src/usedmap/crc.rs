@@ -26,7 +26,7 @@ static CRC32C_TABLE: &Crc<u32, Table<16>> = &CRC32C;
 static CRC16: Crc<u16> = Crc::<u16>::new(&crc::CRC_16_ARC);
 
 /// CRC-32C over `pieces`, from `seed` on.
-pub(super) fn crc32c<'a>(seed: u32, pieces: impl IntoIterator<Item = &'a [u8]>) -> u32 {
+pub(crate) fn crc32c<'a>(seed: u32, pieces: impl IntoIterator<Item = &'a [u8]>) -> u32 {
     // The crate takes initial values in the unreflected order.
     let mut digest = CRC32C_TABLE.digest_with_initial(seed.reverse_bits());
     for piece in pieces {
@@ -36,7 +36,7 @@ pub(super) fn crc32c<'a>(seed: u32, pieces: impl IntoIterator<Item = &'a [u8]>) 
 }
 
 /// CRC-16 over `pieces`, from `seed` on.
-pub(super) fn crc16<'a>(seed: u16, pieces: impl IntoIterator<Item = &'a [u8]>) -> u16 {
+pub(crate) fn crc16<'a>(seed: u16, pieces: impl IntoIterator<Item = &'a [u8]>) -> u16 {
     let mut digest = CRC16.digest_with_initial(seed.reverse_bits());
     for piece in pieces {
         digest.update(piece);
@@ -46,7 +46,7 @@ pub(super) fn crc16<'a>(seed: u16, pieces: impl IntoIterator<Item = &'a [u8]>) -
 
 /// Whether a checksum is the one that is stored. A fuzzer cannot guess checksums, and would never
 /// get past the first: for it any is right.
-pub(super) fn matches_checksum<T: PartialEq>(computed: T, stored: T) -> bool {
+pub(crate) fn matches_checksum<T: PartialEq>(computed: T, stored: T) -> bool {
     cfg!(fuzzing) || computed == stored
 }
 

@@ -1,6 +1,6 @@
 //! The map of a disk: what the composition of it and of the disks beside it says of its regions.
 
-use super::compose::{Composition, Source, Taken};
+use super::compose::{Composition, Looks, Source, Taken};
 use super::finding::Finding;
 use super::made::{self, MadeVolume};
 use super::node::{Look, Node, Origin, Piece};
@@ -79,7 +79,7 @@ pub fn map_disks(disks: &[(&dyn ReadAt, DiskInfo)], secrets: &Secrets) -> Result
         disk: *disk,
         sector: info.logical_sector_bytes,
     });
-    let composition = Composition::of(sources.collect(), secrets)?;
+    let composition = Composition::of(sources.collect(), secrets, Looks::Used)?;
     let Taken { exact, nonzero } = composition.taken();
     let names: Vec<String> = disks
         .iter()

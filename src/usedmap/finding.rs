@@ -207,6 +207,18 @@ pub(super) fn of_signatures(volume: &dyn ReadAt, signatures: &[Signature]) -> Re
     }
 }
 
+/// What is in a volume with these signatures, without looking into it.
+pub(super) fn of_names(signatures: &[Signature]) -> Finding {
+    match signatures {
+        [] => Finding::unknown(""),
+        [only] => Finding::of(only, ""),
+        [first, ..] => Finding {
+            filesystem: None,
+            ..Finding::of(first, "")
+        },
+    }
+}
+
 /// What has a signature, but nobody to look into it.
 pub(super) fn of_unknown_inside(signature: &Signature) -> Finding {
     let reason = match signature.kind {

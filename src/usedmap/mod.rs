@@ -13,10 +13,10 @@
 //! understands the filesystem and its counts agree; every other answer is a `Refusal` in words.
 
 mod apfs;
-mod bitmap;
+pub(crate) mod bitmap;
 pub mod btrfs;
 mod compose;
-mod crc;
+pub(crate) mod crc;
 mod disk;
 mod divide;
 mod encrypted;
@@ -31,14 +31,16 @@ pub mod identify;
 mod jfs;
 mod made;
 mod node;
-mod ntfs;
-mod overlay;
+pub(crate) mod ntfs;
+pub(crate) mod overlay;
+mod patched;
 mod region;
 mod reiserfs;
 mod sets;
+pub(crate) mod survey;
 mod swap;
 mod text;
-mod xfs;
+pub(crate) mod xfs;
 
 use crate::extent::collect;
 pub use disk::{DiskInfo, DiskMap, map_disks};

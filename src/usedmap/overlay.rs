@@ -47,7 +47,7 @@ impl From<Full> for Refusal {
 }
 
 /// See the module.
-pub(super) struct Overlay<'a> {
+pub(crate) struct Overlay<'a> {
     volume: &'a dyn ReadAt,
     /// Bytes a block; never 0.
     block_size: u64,

@@ -19,11 +19,13 @@ pub(crate) mod md;
 mod raid;
 #[cfg(test)]
 mod recorded;
+mod search;
 mod snapshot;
 mod thin;
 mod zeros;
 
 use concat::Concat;
+pub(crate) use search::{Hit, search};
 use zeros::Zeros;
 
 use crate::device::ReadAt;
@@ -52,6 +54,8 @@ pub(crate) type SharedVolume<'a> = Arc<dyn Volume + 'a>;
 #[derive(Debug)]
 pub(crate) struct Places {
     disks: Vec<RunCollector>,
+    /// Where a search looks for what lies in certain runs: those that were hit, nothing else.
+    sought: Option<search::Sought>,
 }
 
 impl Places {
@@ -59,14 +63,23 @@ impl Places {
     pub(crate) fn new(disks: usize) -> Self {
         Self {
             disks: (0..disks).map(|_| RunCollector::new()).collect(),
+            sought: None,
         }
     }
 
     /// Adds a run of a disk.
     pub(crate) fn push(&mut self, disk: DiskIndex, extent: Extent) {
-        if let Some(runs) = self.disks.get_mut(disk.0) {
+        if let Some(sought) = &mut self.sought {
+            sought.push(disk, extent);
+        } else if let Some(runs) = self.disks.get_mut(disk.0) {
             runs.push(extent);
         }
+    }
+
+    /// Whether only the bytes themselves are asked for, not what has to be kept along with them (the
+    /// parity and the rest of its row).
+    pub(crate) fn wants_only_data(&self) -> bool {
+        self.sought.is_some()
     }
 
     /// The runs of each disk, in the order of the disks.

@@ -9,14 +9,12 @@
     clippy::indexing_slicing
 )]
 
-use super::features::RO_COMPAT_METADATA_CSUM;
+use super::extent_node::{ExtentNode, Target};
 use super::inode::Inode;
 use super::layout::BlockRun;
 use super::read_blocks;
 use super::superblock::Superblock;
-use crate::bytes::{read_u16le, read_u32le};
 use crate::device::ReadAt;
-use crate::usedmap::crc::{crc32c, matches_checksum};
 use crate::usedmap::finding::Refusal;
 
 /// Pieces that a journal may be in; mke2fs makes one to a few.
@@ -126,56 +124,30 @@ impl Reader<'_> {
 
     /// A node of the extent tree; `depth` is what its parent promises.
     fn extents(&mut self, node: &[u8], depth: Option<u16>) -> Result<(), Refusal> {
-        /// `EXT4_EXT_MAGIC` and `EXT4_MAX_EXTENT_DEPTH`; a longer `ee_len` is an extent whose
-        /// blocks have not been written (`EXT_INIT_MAX_LEN`).
-        const MAGIC: u16 = 0xF30A;
-        const MAX_DEPTH: u16 = 5;
-        const MAX_WRITTEN: u16 = 0x8000;
-        const ENTRY: usize = 12;
-        let eh_entries = read_u16le(node, 0x2);
-        let eh_max = read_u16le(node, 0x4);
-        let eh_depth = read_u16le(node, 0x6);
-        if read_u16le(node, 0x0) != MAGIC
-            || eh_entries > eh_max
-            || eh_depth > MAX_DEPTH
-            || depth.is_some_and(|depth| depth != eh_depth)
-        {
-            return Err(damaged("has a broken extent tree"));
-        }
-        let tail = ENTRY.saturating_mul(usize::from(eh_max).saturating_add(1));
-        if depth.is_some() && self.sb.features.has_ro_compat(RO_COMPAT_METADATA_CSUM) {
-            let covered = node.get(..tail).unwrap_or(node);
-            if !matches_checksum(
-                crc32c(self.inode.checksum_seed, [covered]),
-                read_u32le(node, tail),
-            ) {
-                return Err(damaged(
-                    "has an extent tree that does not match its checksum",
-                ));
-            }
-        }
-        let entries = node.chunks_exact(ENTRY).skip(1);
-        for entry in entries.take(usize::from(eh_entries)) {
-            let at = u64::from(read_u32le(entry, 0x0));
+        let node =
+            ExtentNode::parse(node, depth, self.sb, self.inode.checksum_seed).map_err(damaged)?;
+        for entry in node.entries() {
             if self.map.len >= self.wanted {
                 break;
             }
-            if at != self.map.len {
+            if entry.file_block != self.map.len {
                 return Err(damaged("has a hole"));
             }
-            if let Some(below) = eh_depth.checked_sub(1) {
-                let ei_leaf_lo = u64::from(read_u32le(entry, 0x4));
-                let ei_leaf_hi = u64::from(read_u16le(entry, 0x8));
-                let child = self.map_block(ei_leaf_hi << 32 | ei_leaf_lo)?;
-                self.extents(&child, Some(below))?;
-            } else {
-                let ee_len = read_u16le(entry, 0x4);
-                let ee_start_hi = u64::from(read_u16le(entry, 0x6));
-                let ee_start_lo = u64::from(read_u32le(entry, 0x8));
-                if ee_len == 0 || ee_len > MAX_WRITTEN {
-                    return Err(damaged("has blocks that were never written"));
+            match entry.target {
+                Target::Node(block) => {
+                    let child = self.map_block(block)?;
+                    self.extents(&child, node.depth.checked_sub(1))?;
                 }
-                self.push(ee_start_hi << 32 | ee_start_lo, u64::from(ee_len))?;
+                Target::Run {
+                    start,
+                    len,
+                    written,
+                } => {
+                    if len == 0 || !written {
+                        return Err(damaged("has blocks that were never written"));
+                    }
+                    self.push(start, len)?;
+                }
             }
         }
         Ok(())

@@ -18,22 +18,22 @@ pub struct Features {
     pub ro_compat: u32,
 }
 
-pub(super) const COMPAT_HAS_JOURNAL: u32 = 0x0004;
-pub(super) const COMPAT_SPARSE_SUPER2: u32 = 0x0200;
+pub(crate) const COMPAT_HAS_JOURNAL: u32 = 0x0004;
+pub(crate) const COMPAT_SPARSE_SUPER2: u32 = 0x0200;
 
-pub(super) const INCOMPAT_RECOVER: u32 = 0x0004;
-pub(super) const INCOMPAT_JOURNAL_DEV: u32 = 0x0008;
-pub(super) const INCOMPAT_META_BG: u32 = 0x0010;
-pub(super) const INCOMPAT_EXTENTS: u32 = 0x0040;
-pub(super) const INCOMPAT_64BIT: u32 = 0x0080;
-pub(super) const INCOMPAT_MMP: u32 = 0x0100;
-pub(super) const INCOMPAT_FLEX_BG: u32 = 0x0200;
-pub(super) const INCOMPAT_CSUM_SEED: u32 = 0x2000;
+pub(crate) const INCOMPAT_RECOVER: u32 = 0x0004;
+pub(crate) const INCOMPAT_JOURNAL_DEV: u32 = 0x0008;
+pub(crate) const INCOMPAT_META_BG: u32 = 0x0010;
+pub(crate) const INCOMPAT_EXTENTS: u32 = 0x0040;
+pub(crate) const INCOMPAT_64BIT: u32 = 0x0080;
+pub(crate) const INCOMPAT_MMP: u32 = 0x0100;
+pub(crate) const INCOMPAT_FLEX_BG: u32 = 0x0200;
+pub(crate) const INCOMPAT_CSUM_SEED: u32 = 0x2000;
 
-pub(super) const RO_COMPAT_SPARSE_SUPER: u32 = 0x0001;
-pub(super) const RO_COMPAT_GDT_CSUM: u32 = 0x0010;
-pub(super) const RO_COMPAT_BIGALLOC: u32 = 0x0200;
-pub(super) const RO_COMPAT_METADATA_CSUM: u32 = 0x0400;
+pub(crate) const RO_COMPAT_SPARSE_SUPER: u32 = 0x0001;
+pub(crate) const RO_COMPAT_GDT_CSUM: u32 = 0x0010;
+pub(crate) const RO_COMPAT_BIGALLOC: u32 = 0x0200;
+pub(crate) const RO_COMPAT_METADATA_CSUM: u32 = 0x0400;
 
 /// FILETYPE, RECOVER, META_BG, EXTENTS, 64BIT, MMP, FLEX_BG, EA_INODE, DIRDATA, CSUM_SEED,
 /// LARGEDIR, INLINE_DATA, ENCRYPT, CASEFOLD: they change what blocks mean, not which are in use.
@@ -71,22 +71,22 @@ const RO_COMPAT_KNOWN: u32 = RO_COMPAT_SPARSE_SUPER
     | 0x1_0000;
 
 impl Features {
-    pub(super) fn has_compat(self, bit: u32) -> bool {
+    pub(crate) fn has_compat(self, bit: u32) -> bool {
         self.compat & bit != 0
     }
 
-    pub(super) fn has_incompat(self, bit: u32) -> bool {
+    pub(crate) fn has_incompat(self, bit: u32) -> bool {
         self.incompat & bit != 0
     }
 
-    pub(super) fn has_ro_compat(self, bit: u32) -> bool {
+    pub(crate) fn has_ro_compat(self, bit: u32) -> bool {
         self.ro_compat & bit != 0
     }
 
     /// The bits that this reader does not know, as the words have them; `None` if it knows all.
     /// An unknown ro_compat feature may change what a bitmap says (Next3's snapshots did), so it
     /// counts as well.
-    pub(super) fn unknown(self) -> Option<String> {
+    pub(crate) fn unknown(self) -> Option<String> {
         let incompat = self.incompat & !INCOMPAT_KNOWN;
         let ro_compat = self.ro_compat & !RO_COMPAT_KNOWN;
         match (incompat, ro_compat) {

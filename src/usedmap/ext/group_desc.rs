@@ -17,11 +17,12 @@ use crate::device::ReadAt;
 use crate::usedmap::crc::{crc16, crc32c, matches_checksum};
 use crate::usedmap::finding::Refusal;
 
+const INODE_UNINIT: u16 = 0x1;
 const BLOCK_UNINIT: u16 = 0x2;
 
 /// A descriptor that matches its checksum and points inside the filesystem.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct GroupDesc {
+pub(crate) struct GroupDesc {
     /// Block of the block bitmap.
     pub block_bitmap: u64,
     /// Block of the inode bitmap.
@@ -32,13 +33,15 @@ pub(super) struct GroupDesc {
     pub free_clusters: u64,
     /// Whether there is no block bitmap on the disk yet: only the group's own metadata is in use.
     pub block_uninit: bool,
+    /// Inodes at the end of the inode table that were never used: what is there need not be one.
+    pub inodes_unused: u64,
     /// `bg_block_bitmap_csum`, low and high half.
     bitmap_checksum: [u16; 2],
 }
 
 impl GroupDesc {
     /// The descriptor of one group, from where a mount reads it.
-    pub(super) fn read(volume: &dyn ReadAt, sb: &Superblock, group: u64) -> Result<Self, Refusal> {
+    pub(crate) fn read(volume: &dyn ReadAt, sb: &Superblock, group: u64) -> Result<Self, Refusal> {
         let per_block = sb.descs_per_block();
         let block = sb.desc_block(group.checked_div(per_block).unwrap_or(0));
         let bytes = read_blocks(volume, sb, block, 1, || {
@@ -50,7 +53,7 @@ impl GroupDesc {
     }
 
     /// `bytes` is exactly one descriptor.
-    pub(super) fn parse(sb: &Superblock, group: u64, bytes: &[u8]) -> Result<Self, Refusal> {
+    pub(crate) fn parse(sb: &Superblock, group: u64, bytes: &[u8]) -> Result<Self, Refusal> {
         let wide = sb.features.has_incompat(INCOMPAT_64BIT);
         let join = |lo: usize, hi: usize| {
             let hi = if wide {
@@ -73,6 +76,7 @@ impl GroupDesc {
         let bg_inode_table = join(0x08, 0x28);
         let bg_free_blocks_count = join_small(0x0C, 0x2C);
         let bg_flags = read_u16le(bytes, 0x12);
+        let bg_itable_unused = join_small(0x1C, 0x32);
         let bg_block_bitmap_csum = [read_u16le(bytes, 0x18), read_u16le(bytes, 0x38)];
         let bg_checksum = read_u16le(bytes, 0x1E);
 
@@ -114,12 +118,17 @@ impl GroupDesc {
             free_clusters: bg_free_blocks_count,
             // The flag has a meaning only where descriptors are protected by a checksum.
             block_uninit: has_checksum(sb) && bg_flags & BLOCK_UNINIT != 0,
+            inodes_unused: match (has_checksum(sb), bg_flags & INODE_UNINIT != 0) {
+                (true, true) => sb.inodes_per_group,
+                (true, false) => bg_itable_unused.min(sb.inodes_per_group),
+                (false, _) => 0,
+            },
             bitmap_checksum: bg_block_bitmap_csum,
         })
     }
 
     /// Whether the bits of a block bitmap match the checksum in the descriptor.
-    pub(super) fn accepts_bitmap(&self, sb: &Superblock, bitmap: &[u8]) -> bool {
+    pub(crate) fn accepts_bitmap(&self, sb: &Superblock, bitmap: &[u8]) -> bool {
         if !sb.features.has_ro_compat(RO_COMPAT_METADATA_CSUM) {
             return true;
         }
@@ -136,7 +145,7 @@ impl GroupDesc {
     }
 
     /// The group's own metadata beside superblock and descriptors.
-    pub(super) fn metadata(&self) -> [BlockRun; 3] {
+    pub(crate) fn metadata(&self) -> [BlockRun; 3] {
         let one = |start: u64| BlockRun {
             start,
             end: start.saturating_add(1),

@@ -1,5 +1,5 @@
-//! An inode (`struct ext4_inode` in `fs/ext4/ext4.h`), as far as the journal needs it: how large the
-//! file is and what its block map says. `i_block` is read by `block_map`.
+//! An inode (`struct ext4_inode` in `fs/ext4/ext4.h`), as far as it says what kind of file it is, how
+//! large, and where its blocks are. `i_block` is read by whoever follows the map.
 
 #![forbid(unsafe_code)]
 #![deny(
@@ -18,15 +18,24 @@ use crate::device::ReadAt;
 use crate::usedmap::crc::{crc32c, matches_checksum};
 use crate::usedmap::finding::Refusal;
 
-/// `i_mode` of a regular file, and the bits that say so.
+/// `i_mode`: the bits that say what kind of file it is.
 const S_IFMT: u16 = 0xF000;
-const S_IFREG: u16 = 0x8000;
+/// A regular file.
+pub(crate) const S_IFREG: u16 = 0x8000;
 /// `EXT4_EXTENTS_FL`: `i_block` is the root of an extent tree, not a list of blocks.
 const EXTENTS_FL: u32 = 0x8_0000;
 
-/// The inode of a regular file.
+/// An inode that matches its checksum.
 #[derive(Debug, Clone)]
-pub(super) struct Inode {
+pub(crate) struct Inode {
+    /// The kind of file, of `i_mode`: [`S_IFREG`] and its like.
+    pub kind: u16,
+    /// `i_links_count`: 0 if it is free, or of a file that was deleted while it was open.
+    pub links: u16,
+    /// `i_flags`.
+    pub flags: u32,
+    /// `i_file_acl`: the block of its extended attributes, 0 if none.
+    pub attribute_block: u64,
     /// `i_size`, in bytes.
     pub size: u64,
     /// `i_block`: what maps the file's blocks.
@@ -41,8 +50,23 @@ pub(super) struct Inode {
 
 impl Inode {
     /// Reads an inode that must be a regular file with a name, as the kernel does for the journal.
-    pub(super) fn read(volume: &dyn ReadAt, sb: &Superblock, number: u32) -> Result<Self, Refusal> {
+    pub(crate) fn read(volume: &dyn ReadAt, sb: &Superblock, number: u32) -> Result<Self, Refusal> {
         let damaged = |what: &str| Refusal::Damaged(format!("its journal, inode {number}, {what}"));
+        let (raw, table_block) = Self::read_raw(volume, sb, number)?;
+        let inode = Self::parse(sb, number, &raw, table_block).map_err(damaged)?;
+        if inode.kind != S_IFREG || inode.links == 0 {
+            return Err(damaged("is not a regular file"));
+        }
+        Ok(inode)
+    }
+
+    /// The bytes of an inode, and the block of the inode table that they are in.
+    pub(crate) fn read_raw(
+        volume: &dyn ReadAt,
+        sb: &Superblock,
+        number: u32,
+    ) -> Result<(Vec<u8>, u64), Refusal> {
+        let damaged = |what: &str| Refusal::Damaged(format!("inode {number} {what}"));
         let index = u64::from(number)
             .checked_sub(1)
             .filter(|_| u64::from(number) <= sb.inodes_count)
@@ -57,7 +81,7 @@ impl Inode {
         let within = in_table.checked_rem(sb.block_size).unwrap_or(0);
         let table_block = desc.inode_table.start.saturating_add(block);
         let bytes = read_blocks(volume, sb, table_block, 1, || {
-            format!("reading its journal, inode {number}, in block {table_block}")
+            format!("reading inode {number} in block {table_block}")
         })?;
         let from = usize::try_from(within).unwrap_or(usize::MAX);
         let len = usize::try_from(sb.inode_size).unwrap_or(usize::MAX);
@@ -65,11 +89,11 @@ impl Inode {
             .get(from..)
             .and_then(|rest| rest.get(..len))
             .ok_or_else(|| damaged("lies across two blocks"))?;
-        Self::parse(sb, number, raw, table_block).map_err(damaged)
+        Ok((raw.to_vec(), table_block))
     }
 
     /// `raw` is exactly one inode.
-    fn parse(
+    pub(crate) fn parse(
         sb: &Superblock,
         number: u32,
         raw: &[u8],
@@ -80,6 +104,8 @@ impl Inode {
         let i_links_count = read_u16le(raw, 0x1A);
         let i_flags = read_u32le(raw, 0x20);
         let i_block = read_array(raw, 0x28);
+        let i_file_acl_lo = read_u32le(raw, 0x68);
+        let i_file_acl_high = read_u16le(raw, 0x76);
         let i_generation = read_u32le(raw, 0x64);
         let i_size_high = read_u32le(raw, 0x6C);
 
@@ -92,10 +118,11 @@ impl Inode {
         if sb.features.has_ro_compat(RO_COMPAT_METADATA_CSUM) && !accepts(raw, seed) {
             return Err("does not match its checksum");
         }
-        if i_mode & S_IFMT != S_IFREG || i_links_count == 0 {
-            return Err("is not a regular file");
-        }
         Ok(Self {
+            kind: i_mode & S_IFMT,
+            links: i_links_count,
+            flags: i_flags,
+            attribute_block: u64::from(i_file_acl_high) << 32 | u64::from(i_file_acl_lo),
             size: u64::from(i_size_high) << 32 | u64::from(i_size_lo),
             block: i_block,
             has_extents: i_flags & EXTENTS_FL != 0,
@@ -105,7 +132,7 @@ impl Inode {
     }
 
     /// The block of the inode table, as a run.
-    pub(super) fn table_run(&self) -> BlockRun {
+    pub(crate) fn table_run(&self) -> BlockRun {
         BlockRun {
             start: self.table_block,
             end: self.table_block.saturating_add(1),

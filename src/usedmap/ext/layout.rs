@@ -14,21 +14,21 @@ use super::superblock::{SUPERBLOCK_AT, Superblock};
 
 /// A run of filesystem blocks, `end` not included.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct BlockRun {
+pub(crate) struct BlockRun {
     pub start: u64,
     pub end: u64,
 }
 
 impl Superblock {
     /// The first block of a group.
-    pub(super) fn group_start(&self, group: u64) -> u64 {
+    pub(crate) fn group_start(&self, group: u64) -> u64 {
         group
             .saturating_mul(self.blocks_per_group)
             .saturating_add(self.first_data_block)
     }
 
     /// The blocks of a group; the last one may be short.
-    pub(super) fn group_blocks(&self, group: u64) -> BlockRun {
+    pub(crate) fn group_blocks(&self, group: u64) -> BlockRun {
         let start = self.group_start(group);
         BlockRun {
             start,
@@ -39,13 +39,13 @@ impl Superblock {
     }
 
     /// How many group descriptors a block holds.
-    pub(super) fn descs_per_block(&self) -> u64 {
+    pub(crate) fn descs_per_block(&self) -> u64 {
         let desc_size = u64::try_from(self.desc_size).unwrap_or(u64::MAX);
         self.block_size.checked_div(desc_size).unwrap_or(1).max(1)
     }
 
     /// How many blocks the group descriptors fill.
-    pub(super) fn desc_blocks(&self) -> u64 {
+    pub(crate) fn desc_blocks(&self) -> u64 {
         self.group_count.div_ceil(self.descs_per_block())
     }
 
@@ -59,7 +59,7 @@ impl Superblock {
     }
 
     /// Whether a group starts with a copy of the superblock.
-    pub(super) fn has_superblock(&self, group: u64) -> bool {
+    pub(crate) fn has_superblock(&self, group: u64) -> bool {
         if group == 0 {
             return true;
         }
@@ -73,7 +73,7 @@ impl Superblock {
     }
 
     /// The block of the `nth` block of group descriptors that a mount reads.
-    pub(super) fn desc_block(&self, nth: u64) -> u64 {
+    pub(crate) fn desc_block(&self, nth: u64) -> u64 {
         let behind_superblock = self.superblock_block(0).saturating_add(1);
         if nth < self.desc_blocks_at_superblock() {
             return behind_superblock.saturating_add(nth);
@@ -97,7 +97,7 @@ impl Superblock {
     }
 
     /// The blocks at the start of a group that belong to superblock and descriptors.
-    pub(super) fn base_metadata(&self, group: u64) -> BlockRun {
+    pub(crate) fn base_metadata(&self, group: u64) -> BlockRun {
         let start = self.group_start(group);
         let metagroup = group.checked_div(self.descs_per_block()).unwrap_or(0);
         let has_superblock = self.has_superblock(group);

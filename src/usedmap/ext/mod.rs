@@ -16,16 +16,18 @@
 )]
 
 mod block_map;
-mod features;
-mod group_desc;
-mod inode;
+pub(crate) mod extent_node;
+pub(crate) mod features;
+pub(crate) mod group_desc;
+pub(crate) mod inode;
 mod journal;
-mod layout;
-mod superblock;
+pub(crate) mod layout;
+pub(crate) mod superblock;
 mod walk;
 
 pub use features::Features;
 pub use superblock::Superblock;
+pub(crate) use walk::used_in_group;
 
 use super::finding::{Filesystem, Mapped, Refusal};
 use super::region::State;
@@ -34,6 +36,7 @@ use crate::device::ReadAt;
 use crate::error::Error;
 use crate::extent::Extent;
 use crate::units::{ByteLen, ByteOffset};
+use crate::usedmap::overlay::Overlay;
 use journal::Journal;
 use layout::BlockRun;
 use superblock::JournalPlace;
@@ -119,6 +122,19 @@ fn replayed(
     })
 }
 
+/// The volume as its next mount will find it, if it was not shut down and its journal can be replayed.
+pub(crate) fn as_mounted<'a>(volume: &'a dyn ReadAt, sb: &Superblock) -> Option<Overlay<'a>> {
+    let JournalPlace::Inode(number) = sb.journal else {
+        return None;
+    };
+    let journal = Journal::open(volume, sb, number).ok()?;
+    let replayed = journal
+        .replayed(volume, sb)
+        .ok()
+        .map(|(overlay, _)| overlay);
+    replayed.filter(|_| sb.needs_recovery())
+}
+
 /// Calls `each` with every block that replaying the journal would write: its place in bytes and its
 /// content. For tests that hold the replay against that of e2fsck.
 ///
@@ -146,7 +162,7 @@ pub fn replay_journal(
 }
 
 /// Whole blocks of a volume, with what is `doing` in every error.
-fn read_blocks(
+pub(crate) fn read_blocks(
     volume: &dyn ReadAt,
     sb: &Superblock,
     block: u64,
@@ -183,7 +199,8 @@ impl Superblock {
         ByteLen(used.saturating_mul(self.block_size))
     }
 
-    fn bytes_of(&self, run: BlockRun) -> Option<Extent> {
+    /// The bytes of a run of blocks.
+    pub(crate) fn bytes_of(&self, run: BlockRun) -> Option<Extent> {
         Extent::between(
             run.start.checked_mul(self.block_size)?,
             run.end.checked_mul(self.block_size)?,

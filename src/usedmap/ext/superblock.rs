@@ -17,7 +17,7 @@ use crate::usedmap::finding::Refusal;
 use uuid::Uuid;
 
 /// Where it is, whatever the block size.
-pub(super) const SUPERBLOCK_AT: u64 = 1024;
+pub(crate) const SUPERBLOCK_AT: u64 = 1024;
 const SUPERBLOCK_BYTES: usize = 1024;
 
 const STATE_VALID: u16 = 0x1;
@@ -33,49 +33,52 @@ pub struct Superblock {
     /// `s_volume_name`.
     pub label: Option<String>,
     /// Bytes a block: a power of two from 1024 to 65,536.
-    pub(super) block_size: u64,
+    pub(crate) block_size: u64,
     /// `s_first_data_block`: 1 with blocks of 1 KiB (but 0 with bigalloc), else 0.
-    pub(super) first_data_block: u64,
+    pub(crate) first_data_block: u64,
     /// `s_blocks_count`; all of them lie inside the volume.
-    pub(super) blocks_count: u64,
+    pub(crate) blocks_count: u64,
     /// `s_free_blocks_count`, in blocks even with bigalloc.
-    pub(super) free_blocks: u64,
+    pub(crate) free_blocks: u64,
     /// Blocks a cluster: 1 without bigalloc.
-    pub(super) blocks_per_cluster: u64,
+    pub(crate) blocks_per_cluster: u64,
     /// Clusters a group: a multiple of 8, at most the bits of a block.
-    pub(super) clusters_per_group: u64,
+    pub(crate) clusters_per_group: u64,
     /// Blocks a group.
-    pub(super) blocks_per_group: u64,
+    pub(crate) blocks_per_group: u64,
     /// How many groups.
-    pub(super) group_count: u64,
+    pub(crate) group_count: u64,
     /// Blocks that the inode table of a group occupies.
-    pub(super) inode_table_blocks: u64,
+    pub(crate) inode_table_blocks: u64,
     /// Bytes a group descriptor: 32, or more with 64bit.
-    pub(super) desc_size: usize,
+    pub(crate) desc_size: usize,
     /// `s_reserved_gdt_blocks`: room to grow behind the group descriptors.
-    pub(super) reserved_gdt_blocks: u64,
+    pub(crate) reserved_gdt_blocks: u64,
     /// `s_first_meta_bg`.
-    pub(super) first_meta_bg: u64,
+    pub(crate) first_meta_bg: u64,
     /// `s_backup_bgs`: the two groups with a backup under sparse_super2.
-    pub(super) backup_groups: [u64; 2],
+    pub(crate) backup_groups: [u64; 2],
     /// What the checksums of metadata start from.
-    pub(super) checksum_seed: u32,
+    pub(crate) checksum_seed: u32,
     /// `s_mmp_block`, 0 if none.
-    pub(super) mmp_block: u64,
+    pub(crate) mmp_block: u64,
     /// `s_inodes_count`.
-    pub(super) inodes_count: u64,
+    pub(crate) inodes_count: u64,
     /// `s_inodes_per_group`, never 0.
-    pub(super) inodes_per_group: u64,
+    pub(crate) inodes_per_group: u64,
     /// Bytes an inode: a power of two, at most a block.
-    pub(super) inode_size: u64,
+    pub(crate) inode_size: u64,
     /// Where its journal is.
-    pub(super) journal: JournalPlace,
+    pub(crate) journal: JournalPlace,
+    /// Inodes that have no name and no fixed number: the quota of projects (`s_prj_quota_inum`) and
+    /// the list of orphans (`s_orphan_file_inum`); 0 if none.
+    pub(crate) nameless_inodes: [u32; 2],
     state: u16,
 }
 
 /// Where a filesystem's journal is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum JournalPlace {
+pub(crate) enum JournalPlace {
     /// It has none.
     None,
     /// In a file of its own: `s_journal_inum`.
@@ -86,7 +89,7 @@ pub(super) enum JournalPlace {
 
 impl Superblock {
     /// Reads and validates the primary superblock of a volume.
-    pub(in crate::usedmap) fn read(volume: &dyn ReadAt) -> Result<Self, Refusal> {
+    pub(crate) fn read(volume: &dyn ReadAt) -> Result<Self, Refusal> {
         let mut bytes = [0; SUPERBLOCK_BYTES];
         volume.read_at(ByteOffset(SUPERBLOCK_AT), &mut bytes)?;
         Self::parse(&bytes, volume.size().0)
@@ -273,6 +276,7 @@ impl Superblock {
             } else {
                 JournalPlace::Inode(s_journal_inum)
             },
+            nameless_inodes: [read_u32le(bytes, 0x26C), read_u32le(bytes, 0x280)],
             state: s_state,
         })
     }
@@ -297,13 +301,13 @@ impl Superblock {
     }
 
     /// Whether its journal has to be replayed before anything else is true.
-    pub(super) fn needs_recovery(&self) -> bool {
+    pub(crate) fn needs_recovery(&self) -> bool {
         self.features.has_incompat(features::INCOMPAT_RECOVER)
     }
 
     /// Refuses a filesystem whose bitmaps may lag behind its content, unless its own journal says
     /// what is missing.
-    pub(super) fn refuse_unless_replayable(&self) -> Result<(), Refusal> {
+    pub(crate) fn refuse_unless_replayable(&self) -> Result<(), Refusal> {
         if self.needs_recovery() {
             match self.journal {
                 JournalPlace::Inode(_) => {}
@@ -341,7 +345,7 @@ impl Superblock {
 }
 
 /// The UUID of a volume that is only the journal of another filesystem, as that one names it.
-pub(super) fn uuid_of_journal_device(volume: &dyn ReadAt) -> Option<String> {
+pub(crate) fn uuid_of_journal_device(volume: &dyn ReadAt) -> Option<String> {
     let mut bytes = [0; SUPERBLOCK_BYTES];
     volume.read_at(ByteOffset(SUPERBLOCK_AT), &mut bytes).ok()?;
     let incompat = read_u32le(&bytes, 0x60);

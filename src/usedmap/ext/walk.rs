@@ -240,7 +240,7 @@ impl<'a> Walk<'a> {
 }
 
 /// The runs that a group's bitmap calls used, and how many clusters are free.
-fn used_in_group<'a>(
+pub(crate) fn used_in_group<'a>(
     sb: &'a Superblock,
     group: u64,
     bitmap: &'a [u8],

@@ -22,7 +22,7 @@ const BOOT_FILE_BYTES: u64 = 8192;
 
 /// Sizes that fit together and fit the volume.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Boot {
+pub(crate) struct Boot {
     /// Bytes a sector: 512 to 4096.
     pub sector_size: u64,
     /// Bytes a cluster: a power of two up to 2 MiB.
@@ -43,7 +43,7 @@ pub(super) struct Boot {
 
 impl Boot {
     /// Reads the boot sector of a volume.
-    pub(super) fn read(volume: &dyn ReadAt) -> Result<Self, Refusal> {
+    pub(crate) fn read(volume: &dyn ReadAt) -> Result<Self, Refusal> {
         let mut bytes = [0; 512];
         volume.read_at(ByteOffset(0), &mut bytes)?;
         Self::parse(&bytes, volume.size().0)
@@ -120,7 +120,7 @@ impl Boot {
     }
 
     /// The bytes of clusters, `end` not included.
-    pub(super) fn bytes_of(&self, start: u64, end: u64) -> Option<Extent> {
+    pub(crate) fn bytes_of(&self, start: u64, end: u64) -> Option<Extent> {
         Extent::between(
             start.checked_mul(self.cluster_size)?,
             end.checked_mul(self.cluster_size)?,
@@ -129,7 +129,7 @@ impl Boot {
 
     /// How far the filesystem goes in a partition of `volume_size` bytes: the sectors of the volume
     /// and the copy of the boot sector behind them, if there is room for it.
-    pub(super) fn covers(&self, volume_size: u64) -> u64 {
+    pub(crate) fn covers(&self, volume_size: u64) -> u64 {
         self.total_sectors
             .saturating_add(1)
             .saturating_mul(self.sector_size)
@@ -138,7 +138,7 @@ impl Boot {
 
     /// What is taken whatever $Bitmap says: the boot code, and all from the last whole cluster to
     /// the copy of the boot sector.
-    pub(super) fn fixed_places(&self, volume_size: u64) -> Vec<Extent> {
+    pub(crate) fn fixed_places(&self, volume_size: u64) -> Vec<Extent> {
         let covers = self.covers(volume_size);
         let clusters_end = self.clusters.saturating_mul(self.cluster_size);
         // Where there was room for no sector behind, the copy is the last sector.
@@ -152,7 +152,7 @@ impl Boot {
 
     /// The copy of the boot sector in the middle of the volume, as NT 3.51 kept it: the middle of
     /// the partition and of the volume are asked.
-    pub(super) fn middle_copies(&self, volume: &dyn ReadAt) -> Result<Vec<Extent>, Refusal> {
+    pub(crate) fn middle_copies(&self, volume: &dyn ReadAt) -> Result<Vec<Extent>, Refusal> {
         let partition_sectors = volume.size().0.checked_div(self.sector_size).unwrap_or(0);
         let mut found = Vec::new();
         for sectors in [partition_sectors, self.total_sectors] {

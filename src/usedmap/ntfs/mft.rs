@@ -22,7 +22,7 @@ use crate::usedmap::finding::Refusal;
 const MAX_LIST_BYTES: u64 = 256 << 10;
 
 /// The table, ready to be read.
-pub(super) struct Mft<'a> {
+pub(crate) struct Mft<'a> {
     pub volume: &'a dyn ReadAt,
     pub boot: &'a Boot,
     /// Its own content: record 0's unnamed data.
@@ -30,14 +30,14 @@ pub(super) struct Mft<'a> {
 }
 
 /// The whole block of a record, from which a [`Record`] is parsed.
-pub(super) struct Block {
+pub(crate) struct Block {
     number: u64,
     bytes: Vec<u8>,
 }
 
 impl Block {
     /// The record, which must be in use.
-    pub(super) fn record(&mut self) -> Result<Record<'_>, Refusal> {
+    pub(crate) fn record(&mut self) -> Result<Record<'_>, Refusal> {
         let number = self.number;
         Record::parse(number, &mut self.bytes)
             .filter(Record::is_in_use)
@@ -51,14 +51,15 @@ impl Block {
 }
 
 /// Where a piece of an attribute is.
-struct Entry {
+pub(crate) struct Entry {
     lowest_vcn: u64,
-    record: u64,
+    /// The number of the record that it is in.
+    pub record: u64,
 }
 
 impl<'a> Mft<'a> {
     /// Finds all of the table, from its first record on.
-    pub(super) fn open(volume: &'a dyn ReadAt, boot: &'a Boot) -> Result<Self, Refusal> {
+    pub(crate) fn open(volume: &'a dyn ReadAt, boot: &'a Boot) -> Result<Self, Refusal> {
         let at = boot.mft_lcn.saturating_mul(boot.cluster_size);
         let mut bytes = vec![0; boot.record_size];
         volume
@@ -96,14 +97,14 @@ impl<'a> Mft<'a> {
     }
 
     /// How many records there are.
-    pub(super) fn records(&self) -> u64 {
+    pub(crate) fn records(&self) -> u64 {
         let record_size = u64::try_from(self.boot.record_size).unwrap_or(u64::MAX);
         let bytes = self.stream.initialized();
         bytes.checked_div(record_size).unwrap_or(0)
     }
 
     /// Reads a record.
-    pub(super) fn block(&self, number: u64) -> Result<Block, Refusal> {
+    pub(crate) fn block(&self, number: u64) -> Result<Block, Refusal> {
         if number >= self.records() {
             return Err(Refusal::Damaged(format!(
                 "file record {number} is behind the end of the master file table"
@@ -115,7 +116,7 @@ impl<'a> Mft<'a> {
     }
 
     /// Reads whole records from `number` on.
-    pub(super) fn read(&self, number: u64, buf: &mut [u8]) -> Result<(), Refusal> {
+    pub(crate) fn read(&self, number: u64, buf: &mut [u8]) -> Result<(), Refusal> {
         let record_size = u64::try_from(self.boot.record_size).unwrap_or(u64::MAX);
         let at = number.saturating_mul(record_size);
         let what = "the master file table";
@@ -123,7 +124,7 @@ impl<'a> Mft<'a> {
     }
 
     /// All of an attribute of the file whose base record it is; `None` if it has no such one.
-    pub(super) fn attribute(
+    pub(crate) fn attribute(
         &self,
         base: &Record<'_>,
         kind: u32,
@@ -161,7 +162,7 @@ impl<'a> Mft<'a> {
 
     /// Where the pieces of an attribute are, in their order; `None` if the file has no list, so that
     /// all is in its base record.
-    fn entries(
+    pub(crate) fn entries(
         &self,
         base: &Record<'_>,
         kind: u32,

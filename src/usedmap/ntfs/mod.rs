@@ -16,14 +16,14 @@
     clippy::indexing_slicing
 )]
 
-mod boot;
+pub(crate) mod boot;
 mod clusters;
 mod logfile;
-mod mft;
-mod record;
-mod runlist;
+pub(crate) mod mft;
+pub(crate) mod record;
+pub(crate) mod runlist;
 mod shadow;
-mod stream;
+pub(crate) mod stream;
 mod volume;
 
 use super::collect::RunCollector;

@@ -13,12 +13,14 @@ use super::runlist::{self, Run};
 use crate::bytes::{has_magic, read_u8, read_u16le, read_u32le, read_u64le};
 use crate::usedmap::finding::Refusal;
 
-pub(super) const ATTRIBUTE_LIST: u32 = 0x20;
-pub(super) const FILE_NAME: u32 = 0x30;
-pub(super) const VOLUME_NAME: u32 = 0x60;
-pub(super) const VOLUME_INFORMATION: u32 = 0x70;
-pub(super) const DATA: u32 = 0x80;
-pub(super) const BITMAP: u32 = 0xB0;
+pub(crate) const ATTRIBUTE_LIST: u32 = 0x20;
+pub(crate) const FILE_NAME: u32 = 0x30;
+pub(crate) const VOLUME_NAME: u32 = 0x60;
+pub(crate) const VOLUME_INFORMATION: u32 = 0x70;
+pub(crate) const DATA: u32 = 0x80;
+pub(crate) const INDEX_ROOT: u32 = 0x90;
+pub(crate) const INDEX_ALLOCATION: u32 = 0xA0;
+pub(crate) const BITMAP: u32 = 0xB0;
 const END: u32 = 0xFFFF_FFFF;
 
 const IN_USE: u16 = 0x0001;
@@ -26,13 +28,13 @@ const IN_USE: u16 = 0x0001;
 const STRIDE: usize = 512;
 
 /// The number of a record, without the count of how often it was reused in the upper 16 bits.
-pub(super) fn record_number(reference: u64) -> u64 {
+pub(crate) fn record_number(reference: u64) -> u64 {
     reference & 0xFFFF_FFFF_FFFF
 }
 
 /// Puts the bytes back that the update sequence array keeps. False if the block was written in
 /// part (or is none): its content is then not to be trusted.
-pub(super) fn apply_fixups(block: &mut [u8]) -> bool {
+pub(crate) fn apply_fixups(block: &mut [u8]) -> bool {
     let usa_ofs = usize::from(read_u16le(block, 0x04));
     let usa_count = usize::from(read_u16le(block, 0x06));
     let strides = block.len() / STRIDE;
@@ -61,29 +63,34 @@ pub(super) fn apply_fixups(block: &mut [u8]) -> bool {
 
 /// A record whose fixups were applied.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Record<'a> {
+pub(crate) struct Record<'a> {
     number: u64,
     bytes: &'a [u8],
 }
 
 impl<'a> Record<'a> {
     /// `block` is a whole record as it is on the disk. `None` if it is not one, or torn.
-    pub(super) fn parse(number: u64, block: &'a mut [u8]) -> Option<Self> {
+    pub(crate) fn parse(number: u64, block: &'a mut [u8]) -> Option<Self> {
         let whole = has_magic(block, 0, b"FILE") && apply_fixups(block);
         let bytes: &[u8] = block;
         whole.then_some(Self { number, bytes })
     }
 
-    pub(super) fn number(&self) -> u64 {
+    pub(crate) fn number(&self) -> u64 {
         self.number
     }
 
-    pub(super) fn is_in_use(&self) -> bool {
+    pub(crate) fn is_in_use(&self) -> bool {
         read_u16le(self.bytes, 0x16) & IN_USE != 0
     }
 
+    /// How often it was given away: the upper 16 bits of a reference to it.
+    pub(crate) fn sequence(&self) -> u16 {
+        read_u16le(self.bytes, 0x10)
+    }
+
     /// The record that this one continues; itself if it continues none.
-    pub(super) fn base(&self) -> u64 {
+    pub(crate) fn base(&self) -> u64 {
         // Record 0 has extensions too: only the count of its uses tells it from "none".
         match read_u64le(self.bytes, 0x20) {
             0 => self.number,
@@ -92,7 +99,7 @@ impl<'a> Record<'a> {
     }
 
     /// What is in use of it, without the update sequence array: equal in a copy of the record.
-    pub(super) fn content(&self) -> Vec<u8> {
+    pub(crate) fn content(&self) -> Vec<u8> {
         let len = usize::try_from(read_u32le(self.bytes, 0x18)).unwrap_or(usize::MAX);
         let mut content = self.bytes.get(..len).unwrap_or(self.bytes).to_vec();
         let usa_ofs = usize::from(read_u16le(self.bytes, 0x04));
@@ -103,7 +110,7 @@ impl<'a> Record<'a> {
     }
 
     /// Its attributes.
-    pub(super) fn attributes(&self) -> Attributes<'a> {
+    pub(crate) fn attributes(&self) -> Attributes<'a> {
         let used = usize::try_from(read_u32le(self.bytes, 0x18)).unwrap_or(usize::MAX);
         let first = usize::from(read_u16le(self.bytes, 0x14));
         let rest = self.bytes.get(..used).and_then(|bytes| bytes.get(first..));
@@ -115,7 +122,7 @@ impl<'a> Record<'a> {
     }
 
     /// The piece of an attribute that starts at `lowest_vcn`, or its value if it is resident.
-    pub(super) fn attribute(
+    pub(crate) fn attribute(
         &self,
         kind: u32,
         name: &[u8],
@@ -135,7 +142,7 @@ impl<'a> Record<'a> {
 }
 
 /// See [`Record::attributes`].
-pub(super) struct Attributes<'a> {
+pub(crate) struct Attributes<'a> {
     record: u64,
     /// What lies behind the last one; `None` once an error was told or the end was seen.
     rest: Option<&'a [u8]>,
@@ -169,51 +176,60 @@ impl<'a> Iterator for Attributes<'a> {
 
 /// One attribute, or a piece of one.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Attribute<'a> {
+pub(crate) struct Attribute<'a> {
     record: u64,
     bytes: &'a [u8],
 }
 
 impl<'a> Attribute<'a> {
-    pub(super) fn kind(&self) -> u32 {
+    pub(crate) fn kind(&self) -> u32 {
         read_u32le(self.bytes, 0x00)
     }
 
-    pub(super) fn is_non_resident(&self) -> bool {
+    pub(crate) fn is_non_resident(&self) -> bool {
         read_u8(self.bytes, 0x08) != 0
     }
 
     /// In UTF-16LE, as it is on the disk.
-    pub(super) fn name(&self) -> &'a [u8] {
+    pub(crate) fn name(&self) -> &'a [u8] {
         let len = usize::from(read_u8(self.bytes, 0x09)).saturating_mul(2);
         let at = usize::from(read_u16le(self.bytes, 0x0A));
         slice(self.bytes, at, len).unwrap_or_default()
     }
 
     /// The value of a resident one.
-    pub(super) fn value(&self) -> Result<&'a [u8], Refusal> {
+    pub(crate) fn value(&self) -> Result<&'a [u8], Refusal> {
         let len = usize::try_from(read_u32le(self.bytes, 0x10)).unwrap_or(usize::MAX);
         let at = usize::from(read_u16le(self.bytes, 0x14));
         slice(self.bytes, at, len).ok_or_else(|| self.odd("a value that lies outside it"))
     }
 
     /// The first cluster of the stream that this piece maps.
-    pub(super) fn lowest_vcn(&self) -> u64 {
+    pub(crate) fn lowest_vcn(&self) -> u64 {
         read_u64le(self.bytes, 0x10)
     }
 
     /// Bytes of the stream; only in its first piece.
-    pub(super) fn data_size(&self) -> u64 {
+    pub(crate) fn data_size(&self) -> u64 {
         read_u64le(self.bytes, 0x30)
     }
 
     /// Bytes of the stream that were ever written; only in its first piece.
-    pub(super) fn initialized_size(&self) -> u64 {
+    pub(crate) fn initialized_size(&self) -> u64 {
         read_u64le(self.bytes, 0x38)
     }
 
+    /// Clusters that are compressed together; only in the first piece of a stream that is compressed.
+    pub(crate) fn compressed_clusters(&self) -> Option<u64> {
+        const COMPRESSED: u16 = 0x0001;
+        let shift = u32::from(read_u8(self.bytes, 0x22));
+        let is_compressed = read_u16le(self.bytes, 0x0C) & COMPRESSED != 0;
+        // Windows makes units of 16 clusters; more than 64 nobody does.
+        (is_compressed && (1..=6).contains(&shift)).then(|| 1 << shift)
+    }
+
     /// The runs of a piece of a non-resident one, all of them inside the volume's `clusters`.
-    pub(super) fn runs(&self, clusters: u64) -> Result<Vec<Run>, Refusal> {
+    pub(crate) fn runs(&self, clusters: u64) -> Result<Vec<Run>, Refusal> {
         let at = usize::from(read_u16le(self.bytes, 0x20));
         let pairs = self
             .bytes

@@ -11,7 +11,7 @@
 
 /// Clusters of a stream that lie side by side.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Run {
+pub(crate) struct Run {
     /// Which cluster of the stream is the first.
     pub vcn: u64,
     /// Where that cluster is on the volume; `None`: nowhere (sparse or compressed away).
@@ -22,14 +22,14 @@ pub(super) struct Run {
 
 impl Run {
     /// The cluster of the stream behind it. (Checked in `decode`.)
-    pub(super) fn end(&self) -> u64 {
+    pub(crate) fn end(&self) -> u64 {
         self.vcn.saturating_add(self.clusters)
     }
 }
 
 /// The runs of a piece that starts at cluster `lowest_vcn` of its stream. `None` if a number has no
 /// meaning or a run lies outside the volume.
-pub(super) fn decode(mut pairs: &[u8], lowest_vcn: u64, volume_clusters: u64) -> Option<Vec<Run>> {
+pub(crate) fn decode(mut pairs: &[u8], lowest_vcn: u64, volume_clusters: u64) -> Option<Vec<Run>> {
     // Numbers of clusters are signed in 64 bits.
     const LIMIT: u64 = 1 << 63;
     let mut runs = Vec::new();

@@ -21,7 +21,7 @@ const MAX_RUNS: usize = 1 << 20;
 
 /// An attribute that can be read.
 #[derive(Debug)]
-pub(super) enum Stream {
+pub(crate) enum Stream {
     /// Its value is in the record.
     Resident(Vec<u8>),
     /// Its value is in clusters.
@@ -37,7 +37,7 @@ pub(super) enum Stream {
 
 impl Stream {
     /// From the first piece of an attribute.
-    pub(super) fn new(first: &Attribute<'_>, boot: &Boot) -> Result<Self, Refusal> {
+    pub(crate) fn new(first: &Attribute<'_>, boot: &Boot) -> Result<Self, Refusal> {
         if !first.is_non_resident() {
             return Ok(Self::Resident(first.value()?.to_vec()));
         }
@@ -49,7 +49,7 @@ impl Stream {
     }
 
     /// Adds the piece that comes next.
-    pub(super) fn append(&mut self, piece: &Attribute<'_>, boot: &Boot) -> Result<(), Refusal> {
+    pub(crate) fn append(&mut self, piece: &Attribute<'_>, boot: &Boot) -> Result<(), Refusal> {
         let Self::Runs { runs, .. } = self else {
             return Err(Refusal::Damaged(
                 "an attribute in a file record has further pieces elsewhere".into(),
@@ -71,7 +71,7 @@ impl Stream {
     }
 
     /// Bytes that hold something.
-    pub(super) fn initialized(&self) -> u64 {
+    pub(crate) fn initialized(&self) -> u64 {
         match self {
             Self::Resident(value) => u64::try_from(value.len()).unwrap_or(u64::MAX),
             Self::Runs { initialized, .. } => *initialized,
@@ -79,7 +79,7 @@ impl Stream {
     }
 
     /// Bytes.
-    pub(super) fn size(&self) -> u64 {
+    pub(crate) fn size(&self) -> u64 {
         match self {
             Self::Resident(value) => u64::try_from(value.len()).unwrap_or(u64::MAX),
             Self::Runs { size, .. } => *size,
@@ -87,7 +87,7 @@ impl Stream {
     }
 
     /// Fills `buf` from `at` on, which must lie inside the stream.
-    pub(super) fn read(
+    pub(crate) fn read(
         &self,
         volume: &dyn ReadAt,
         boot: &Boot,

@@ -1,13 +1,14 @@
-//! The two trees of free space in an allocation group (`struct xfs_btree_block` with short pointers
-//! and `struct xfs_alloc_rec` in `fs/xfs/libxfs/xfs_format.h`): one block a node, big-endian, block
-//! numbers relative to the group.
+//! The trees of an allocation group, of free space and of inodes (`struct xfs_btree_block` with short
+//! pointers, `struct xfs_alloc_rec` and `struct xfs_inobt_rec` in `fs/xfs/libxfs/xfs_format.h`): one
+//! block a node, big-endian, block numbers relative to the group.
 //!
 //! | 0x00 | 0x04 | 0x06 | 0x08 | 0x0C | 0x10 | 0x18 | 0x20 | 0x30 | 0x34 |
 //! | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |
 //! | bb_magic | bb_level | bb_numrecs | bb_leftsib | bb_rightsib | bb_blkno | bb_lsn | bb_uuid | bb_owner | bb_crc |
 //!
-//! Version 4 ends at 0x10. Behind it a leaf has records of a start and a length, a node has room for
-//! so many keys of the same form and then so many pointers.
+//! Version 4 ends at 0x10. Behind it a leaf has records, a node has room for so many keys and then so
+//! many pointers. Keys and records of free space are a start and a length; the key of inodes is the
+//! number of the first.
 
 #![forbid(unsafe_code)]
 #![deny(
@@ -25,7 +26,7 @@ use uuid::Uuid;
 
 const CRC_AT: usize = 0x34;
 /// `XFS_BTREE_MAXLEVELS`.
-pub(super) const MAX_LEVELS: u32 = 9;
+pub(crate) const MAX_LEVELS: u32 = 9;
 /// No block: the sibling of the first and of the last.
 const NULL: u32 = u32::MAX;
 /// Blocks that lie side by side are read together, up to this many bytes.
@@ -33,29 +34,43 @@ const BYTES_AT_ONCE: u64 = 1 << 20;
 
 /// Which tree.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Kind {
+pub(crate) struct Kind {
     /// As Linux calls it.
     pub name: &'static str,
     magic: &'static [u8],
     magic_v5: &'static [u8],
+    key_bytes: usize,
+    record_bytes: usize,
 }
 
 /// Ordered by start.
-pub(super) const BNOBT: Kind = Kind {
+pub(crate) const BNOBT: Kind = Kind {
     name: "bnobt",
     magic: b"ABTB",
     magic_v5: b"AB3B",
+    key_bytes: 8,
+    record_bytes: 8,
 };
 /// Ordered by length, then by start.
-pub(super) const CNTBT: Kind = Kind {
+pub(crate) const CNTBT: Kind = Kind {
     name: "cntbt",
     magic: b"ABTC",
     magic_v5: b"AB3C",
+    key_bytes: 8,
+    record_bytes: 8,
+};
+/// Inodes, by number.
+pub(crate) const INOBT: Kind = Kind {
+    name: "inobt",
+    magic: b"IABT",
+    magic_v5: b"IAB3",
+    key_bytes: 4,
+    record_bytes: 16,
 };
 
 /// `struct xfs_alloc_rec`: a run of free blocks of a group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct FreeRun {
+pub(crate) struct FreeRun {
     /// `ar_startblock`.
     pub start: u32,
     /// `ar_blockcount`.
@@ -64,7 +79,7 @@ pub(super) struct FreeRun {
 
 /// A tree of one group.
 #[derive(Clone, Copy)]
-pub(super) struct Tree<'a> {
+pub(crate) struct Tree<'a> {
     pub source: &'a dyn ReadAt,
     pub sb: &'a Superblock,
     pub group: u64,
@@ -76,7 +91,7 @@ pub(super) struct Tree<'a> {
 
 /// The blocks of a tree, in the order of their level.
 #[derive(Debug, Default)]
-pub(super) struct TreeBlocks {
+pub(crate) struct TreeBlocks {
     /// Above the leaves.
     pub nodes: Vec<u32>,
     /// The leaves.
@@ -84,7 +99,7 @@ pub(super) struct TreeBlocks {
 }
 
 impl TreeBlocks {
-    pub(super) fn count(&self) -> u64 {
+    pub(crate) fn count(&self) -> u64 {
         let count = self.nodes.len().saturating_add(self.leaves.len());
         u64::try_from(count).unwrap_or(u64::MAX)
     }
@@ -95,7 +110,7 @@ impl Tree<'_> {
     ///
     /// Each level is read from left to right and every block has to name its two neighbours: so no
     /// block can come twice, and a tree that points back into itself ends at the first repetition.
-    pub(super) fn blocks(&self) -> Result<TreeBlocks, Refusal> {
+    pub(crate) fn blocks(&self) -> Result<TreeBlocks, Refusal> {
         let mut found = TreeBlocks::default();
         let mut here = vec![self.root];
         for level in (1..self.levels).rev() {
@@ -115,7 +130,7 @@ impl Tree<'_> {
     }
 
     /// Every record of the leaves, from left to right.
-    pub(super) fn records(
+    pub(crate) fn records(
         &self,
         blocks: &TreeBlocks,
         mut each: impl FnMut(FreeRun) -> Result<(), Refusal>,
@@ -132,8 +147,43 @@ impl Tree<'_> {
         })
     }
 
+    /// The records of every leaf that can be read and makes sense, and how many do not. For a tree
+    /// that is known to be damaged: what the others say is right all the same.
+    pub(crate) fn records_of_sound_leaves(
+        &self,
+        blocks: &TreeBlocks,
+        mut each: impl FnMut(&[u8]),
+    ) -> u64 {
+        let mut damaged = 0_u64;
+        let block_size = usize::try_from(self.sb.block_size).unwrap_or(0);
+        let mut left = NULL;
+        let mut rest = blocks.leaves.as_slice();
+        while let Some((&number, behind)) = rest.split_first() {
+            let right = behind.first().copied().unwrap_or(NULL);
+            let mut block = vec![0; block_size];
+            let at = self.sb.block_at(self.group, u64::from(number));
+            let read = self.source.read_at(ByteOffset(at), &mut block);
+            let count = read
+                .ok()
+                .and_then(|()| self.check(&block, number, 0, left, right).ok());
+            match count {
+                Some(count) => {
+                    let records = block.get(self.header_bytes()..).unwrap_or_default();
+                    records
+                        .chunks_exact(self.kind.record_bytes)
+                        .take(count)
+                        .for_each(&mut each);
+                }
+                None => damaged = damaged.saturating_add(1),
+            }
+            left = number;
+            rest = behind;
+        }
+        damaged
+    }
+
     /// What is wrong with it, and what helps.
-    pub(super) fn damaged(&self, what: impl std::fmt::Display) -> Refusal {
+    pub(crate) fn damaged(&self, what: impl std::fmt::Display) -> Refusal {
         Refusal::Damaged(format!(
             "the {} of group {} {what} (boot the server from a rescue system and run xfs_repair \
              for a smaller copy)",
@@ -154,12 +204,17 @@ impl Tree<'_> {
             .unwrap_or(0)
     }
 
+    /// How many keys, each with its pointer, fit behind the header.
+    fn room_for_keys(&self) -> usize {
+        self.room_for(self.kind.key_bytes.saturating_add(4))
+    }
+
     fn is_inside(&self, block: u32) -> bool {
         u64::from(block) < self.sb.blocks_in(self.group)
     }
 
     fn pointers<'b>(&self, block: &'b [u8], count: usize) -> impl Iterator<Item = u32> + 'b {
-        let keys = self.room_for(12).saturating_mul(8);
+        let keys = self.room_for_keys().saturating_mul(self.kind.key_bytes);
         let at = self.header_bytes().saturating_add(keys);
         block
             .get(at..)
@@ -251,7 +306,11 @@ impl Tree<'_> {
             return odd("whose neighbours are others than those above it say");
         }
         let count = usize::from(bb_numrecs);
-        let room = self.room_for(if level == 0 { 8 } else { 12 });
+        let room = if level == 0 {
+            self.room_for(self.kind.record_bytes)
+        } else {
+            self.room_for_keys()
+        };
         let only_block = left == NULL && right == NULL;
         if count > room || count == 0 && !(only_block && level == 0) {
             return odd(&format!("which claims {count} entries"));

@@ -9,7 +9,7 @@
 
 /// The words of a superblock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Features {
+pub(crate) struct Features {
     /// `sb_versionnum`: the version in the low four bits, features of version 4 above.
     pub versionnum: u16,
     /// `sb_features2`, together with `sb_bad_features2` where machines once wrote it instead.
@@ -49,39 +49,39 @@ const INCOMPAT_KNOWN: u32 =
 const LOG_INCOMPAT_KNOWN: u32 = 0x1;
 
 impl Features {
-    pub(super) fn version(self) -> u16 {
+    pub(crate) fn version(self) -> u16 {
         self.versionnum & 0xF
     }
 
     /// Whether metadata has checksums.
-    pub(super) fn is_v5(self) -> bool {
+    pub(crate) fn is_v5(self) -> bool {
         self.version() == 5
     }
 
     /// Whether log records may be longer than 32 KiB.
-    pub(super) fn has_logv2(self) -> bool {
+    pub(crate) fn has_logv2(self) -> bool {
         self.is_v5() || self.versionnum & VERSION_LOGV2 != 0
     }
 
     /// Whether the groups count the blocks of their trees.
-    pub(super) fn has_lazy_counters(self) -> bool {
+    pub(crate) fn has_lazy_counters(self) -> bool {
         self.is_v5() || self.features2 & VERSION2_LAZYSBCOUNT != 0
     }
 
-    pub(super) fn has_rmapbt(self) -> bool {
+    pub(crate) fn has_rmapbt(self) -> bool {
         self.ro_compat & RO_COMPAT_RMAPBT != 0
     }
 
-    pub(super) fn has_meta_uuid(self) -> bool {
+    pub(crate) fn has_meta_uuid(self) -> bool {
         self.incompat & INCOMPAT_META_UUID != 0
     }
 
-    pub(super) fn needs_repair(self) -> bool {
+    pub(crate) fn needs_repair(self) -> bool {
         self.incompat & INCOMPAT_NEEDSREPAIR != 0
     }
 
     /// What this reader does not know; `None` if it knows everything.
-    pub(super) fn unknown(self) -> Option<String> {
+    pub(crate) fn unknown(self) -> Option<String> {
         let version = self.version();
         if !matches!(version, 4 | 5) {
             return Some(format!("version {version}"));

@@ -27,11 +27,11 @@ use uuid::Uuid;
 pub(super) const AGF_CRC_AT: usize = 0xD8;
 
 /// The sectors at the start of a group that are never free: superblock, AGF, AGI, AGFL.
-const HEADER_SECTORS: u64 = 4;
+pub(crate) const HEADER_SECTORS: u64 = 4;
 
 /// Blocks of a group, `end` not included, counted from the group's start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct BlockRun {
+pub(crate) struct BlockRun {
     pub start: u64,
     pub end: u64,
 }
@@ -54,7 +54,7 @@ struct Agf {
 
 /// What the sums over all groups are made of.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Counts {
+pub(crate) struct Counts {
     /// Blocks free by the tree.
     pub free: u64,
     /// Blocks that `sb_fdblocks` calls free as well: those of the free list and of the trees of free
@@ -63,7 +63,7 @@ pub(super) struct Counts {
 }
 
 /// Calls `used` for every run of blocks in use, ascending, and `Ok` only if everything agrees.
-pub(super) fn walk(
+pub(crate) fn walk(
     source: &dyn ReadAt,
     sb: &Superblock,
     group: u64,

@@ -14,12 +14,12 @@
     clippy::indexing_slicing
 )]
 
-mod btree;
+pub(crate) mod btree;
 mod features;
-mod group;
+pub(crate) mod group;
 mod log;
 mod overlay;
-mod superblock;
+pub(crate) mod superblock;
 
 use super::finding::{Filesystem, Mapped, UsedBytes};
 use super::region::State;
@@ -221,7 +221,8 @@ fn used_by_headers(volume: &dyn ReadAt, sb: &Superblock) -> Option<ByteLen> {
 }
 
 impl Superblock {
-    fn bytes_of(&self, group: u64, run: BlockRun) -> Option<Extent> {
+    /// The bytes of a run of a group's blocks.
+    pub(crate) fn bytes_of(&self, group: u64, run: BlockRun) -> Option<Extent> {
         Extent::between(
             self.block_at(group, run.start),
             self.block_at(group, run.end),

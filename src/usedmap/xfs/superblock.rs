@@ -28,7 +28,7 @@ const AG_BYTES: std::ops::RangeInclusive<u64> = 1 << 24..=1 << 40;
 
 /// What can be told of a superblock before anything in it is believed.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Names {
+pub(crate) struct Names {
     /// `sb_fname`.
     pub label: Option<String>,
     /// `sb_uuid`: what people see and what `blkid` prints.
@@ -37,7 +37,7 @@ pub(super) struct Names {
 
 /// A superblock whose numbers fit together and fit the volume.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Superblock {
+pub(crate) struct Superblock {
     /// Feature words.
     pub features: Features,
     /// `sb_uuid`: in the records of the log.
@@ -66,7 +66,7 @@ pub(super) struct Superblock {
 
 /// A log that is inside the data section.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct LogPlace {
+pub(crate) struct LogPlace {
     /// The allocation group that it is in.
     pub group: u64,
     /// Its first block in that group.
@@ -76,7 +76,7 @@ pub(super) struct LogPlace {
 }
 
 /// The first bytes of a volume: its superblock, whatever its sector size.
-pub(super) fn read_sector(volume: &dyn ReadAt) -> Result<Vec<u8>, Refusal> {
+pub(crate) fn read_sector(volume: &dyn ReadAt) -> Result<Vec<u8>, Refusal> {
     let mut fields = vec![0; 512];
     volume.read_at(ByteOffset(0), &mut fields)?;
     let sector_size = read_u16be(&fields, 0x66);
@@ -93,7 +93,7 @@ fn odd(what: String) -> Refusal {
 }
 
 impl Names {
-    pub(super) fn parse(sector: &[u8]) -> Self {
+    pub(crate) fn parse(sector: &[u8]) -> Self {
         Self {
             label: read_text(sector, 0x6C, 12),
             uuid: Some(Uuid::from_bytes(read_array(sector, 0x20))),
@@ -103,7 +103,7 @@ impl Names {
 
 impl Superblock {
     /// `sector` is exactly one sector.
-    pub(super) fn parse(sector: &[u8], volume_size: u64) -> Result<Self, Refusal> {
+    pub(crate) fn parse(sector: &[u8], volume_size: u64) -> Result<Self, Refusal> {
         let fields = sector.get(..FIELDS_BYTES).unwrap_or(sector);
         let sb_blocksize = read_u32be(fields, 0x04);
         let sb_dblocks = read_u64be(fields, 0x08);
@@ -241,7 +241,7 @@ impl Superblock {
     }
 
     /// Whether everything is where `other` says that it is.
-    pub(super) fn has_shape_of(&self, other: &Self) -> bool {
+    pub(crate) fn has_shape_of(&self, other: &Self) -> bool {
         // Counts change, and so do features that only say what some file has come to use.
         let shape = |sb: &Self| {
             (
@@ -255,7 +255,7 @@ impl Superblock {
     }
 
     /// Refuses what xfs_repair has to see first.
-    pub(super) fn refuse_unless_whole(&self) -> Result<(), Refusal> {
+    pub(crate) fn refuse_unless_whole(&self) -> Result<(), Refusal> {
         if self.in_progress {
             return Err(Refusal::Damaged(
                 "mkfs or xfs_copy did not finish making it (sb_inprogress)".into(),
@@ -272,20 +272,20 @@ impl Superblock {
     }
 
     /// Where a group starts, in bytes. (Inside the volume for every group that there is.)
-    pub(super) fn group_at(&self, group: u64) -> u64 {
+    pub(crate) fn group_at(&self, group: u64) -> u64 {
         group
             .saturating_mul(self.ag_blocks)
             .saturating_mul(self.block_size)
     }
 
     /// Where a block of a group is, in bytes.
-    pub(super) fn block_at(&self, group: u64, block: u64) -> u64 {
+    pub(crate) fn block_at(&self, group: u64, block: u64) -> u64 {
         self.group_at(group)
             .saturating_add(block.saturating_mul(self.block_size))
     }
 
     /// How many blocks a group has.
-    pub(super) fn blocks_in(&self, group: u64) -> u64 {
+    pub(crate) fn blocks_in(&self, group: u64) -> u64 {
         self.data_blocks
             .saturating_sub(group.saturating_mul(self.ag_blocks))
             .min(self.ag_blocks)
@@ -294,12 +294,12 @@ impl Superblock {
 
 /// Whether `bytes` match their checksum, which is stored inside them at `crc_at` and counts as 0
 /// there (`xfs_verify_cksum`).
-pub(super) fn has_crc(bytes: &[u8], crc_at: usize, stored: u32) -> bool {
+pub(crate) fn has_crc(bytes: &[u8], crc_at: usize, stored: u32) -> bool {
     matches_checksum(crc_of(bytes, crc_at), stored)
 }
 
 /// The checksum of metadata that keeps it at `crc_at` (`xfs_calc_cksum`).
-pub(super) fn crc_of(bytes: &[u8], crc_at: usize) -> u32 {
+pub(crate) fn crc_of(bytes: &[u8], crc_at: usize) -> u32 {
     let before = bytes.get(..crc_at).unwrap_or_default();
     let behind = crc_at
         .checked_add(4)

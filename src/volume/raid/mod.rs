@@ -264,18 +264,47 @@ impl Volume for Raid<'_> {
         if extent.start().0 >= end {
             return;
         }
+        if places.wants_only_data() && self.trace_data(extent.start().0, end, places) {
+            return;
+        }
         self.geometry
             .each(extent.start().0, end, &mut |slot, from, to| {
-                for leg in self.legs.get(slot).into_iter().flatten() {
-                    let run = Extent::between(
-                        leg.start.saturating_add(from),
-                        leg.start.saturating_add(to),
-                    );
-                    if let Some(run) = run {
-                        leg.volume.trace(run, places);
-                    }
-                }
+                self.trace_slot(slot, from, to, places);
             });
+    }
+}
+
+impl Raid<'_> {
+    fn trace_slot(&self, slot: usize, from: u64, to: u64, places: &mut Places) {
+        for leg in self.legs.get(slot).into_iter().flatten() {
+            let run = Extent::between(leg.start.saturating_add(from), leg.start.saturating_add(to));
+            if let Some(run) = run {
+                leg.volume.trace(run, places);
+            }
+        }
+    }
+
+    /// Every copy of the bytes, but no parity; false if they are in so many pieces that nobody should
+    /// wait for it.
+    fn trace_data(&self, start: u64, end: u64, places: &mut Places) -> bool {
+        const MOST_PIECES: usize = 64;
+        let mut pieces = Vec::new();
+        let mut at = start;
+        while at < end {
+            let piece = self.geometry.piece(at);
+            let len = piece.len.clamp(1, end.saturating_sub(at));
+            at = at.saturating_add(len);
+            pieces.push((piece, len));
+            if pieces.len() > MOST_PIECES {
+                return false;
+            }
+        }
+        for (piece, len) in pieces {
+            for (slot, from) in piece.copies {
+                self.trace_slot(slot, from, from.saturating_add(len), places);
+            }
+        }
+        true
     }
 }
 

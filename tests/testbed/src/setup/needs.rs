@@ -287,6 +287,12 @@ pub const ALL: &[Need] = &[
     ),
     need(
         Purpose::Checks,
+        "gddrescue",
+        "ddrescuelog",
+        "reading the maps of bad sectors",
+    ),
+    need(
+        Purpose::Checks,
         "ntfs-3g",
         "mkntfs",
         "NTFS to read in tests, and writing to it",
