@@ -4,15 +4,19 @@ use super::copy::{Source, copy_disk};
 use super::image::Done;
 use super::journal::Head;
 use super::plan::{DiskPlan, Plan};
+use super::rescue_map;
 use super::resume::{self, Begun, Files};
 use crate::cli::args::CaptureOptions;
 use crate::device::{Disk, ReadAt};
 use crate::error::{Error, Kind, Result};
+use crate::extent::ExtentList;
 use crate::inventory::Machine;
+use crate::lost::name_losses;
 use crate::report::log::Log;
 use crate::report::{Level, Report};
 use crate::store::{CaptureDir, DiskRecord, Manifest, layout, manifest, seal};
 use crate::units::ByteLen;
+use crate::usedmap::DiskInfo;
 use crate::vm::{self, VmDisk, VmPlan};
 use crate::volume::crypt::Secrets;
 use crate::{say, warn};
@@ -20,6 +24,9 @@ use std::path::{Path, PathBuf};
 
 /// More workers than this starve the reader of a fast array, and of memory.
 const MOST_WORKERS: usize = 12;
+
+/// Losses beyond these are only in their file.
+const MOST_LOSSES_SHOWN: usize = 40;
 
 /// What is to be captured, and where to.
 #[derive(Debug)]
@@ -257,6 +264,9 @@ impl Session<'_> {
             .enumerate()
             .map(|(number, ((disk, plan), begun))| self.capture_disk(number, disk, plan, begun))
             .collect::<Result<Vec<_>>>()?;
+        if disks.iter().any(|disk| !disk.bad_ranges.is_empty()) {
+            self.write_losses(&disks)?;
+        }
         say!(self.report, "All disks are captured; writing the manifest");
         Ok(Manifest {
             version: manifest::VERSION,
@@ -267,6 +277,46 @@ impl Session<'_> {
             disks,
             files: Vec::new(),
         })
+    }
+
+    /// What the sectors cost that could not be read: the names of the files, and maps for ddrescue.
+    fn write_losses(&self, disks: &[DiskRecord]) -> Result<()> {
+        for (number, disk) in disks.iter().enumerate() {
+            let size = ByteLen(disk.virtual_size_bytes);
+            let map = rescue_map(size, &disk.extents, &disk.bad_ranges);
+            self.directory
+                .write(&layout::rescue_map_file(number), map.as_bytes())?;
+        }
+        say!(
+            self.report,
+            "Looking for the files that the unreadable sectors belong to"
+        );
+        let sources: Vec<(&dyn ReadAt, DiskInfo)> = self
+            .request
+            .disks
+            .iter()
+            .map(|disk| (disk as &dyn ReadAt, DiskInfo::from(disk.identity())))
+            .collect();
+        let bad: Vec<ExtentList> = disks.iter().map(|disk| disk.bad_ranges.clone()).collect();
+        let losses = match name_losses(&sources, &bad, &self.request.secrets) {
+            Ok(losses) => losses,
+            // The images are whole as far as the disk was; its names are gone with it.
+            Err(error) => {
+                warn!(self.report, "the names of the files are not known: {error}");
+                return Ok(());
+            }
+        };
+        for loss in losses.iter().take(MOST_LOSSES_SHOWN) {
+            warn!(self.report, "lost: {loss}");
+        }
+        if losses.len() > MOST_LOSSES_SHOWN {
+            let more = losses.len().saturating_sub(MOST_LOSSES_SHOWN);
+            warn!(self.report, "lost: and {more} more, see {}", layout::LOSSES);
+        }
+        let mut json = serde_json::to_vec_pretty(&losses)
+            .map_err(|e| Error::corrupt("writing the losses").because(e))?;
+        json.push(b'\n');
+        self.directory.write(layout::LOSSES, &json)
     }
 
     /// machine.json and the VM configuration, first: small, and of use even to a failed capture.

@@ -9,6 +9,7 @@
 
 use crate::extent::Extent;
 use serde::{Deserialize, Serialize};
+use std::fmt;
 
 /// A run of bytes of a disk that could not be read, and what lay there.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -22,6 +23,41 @@ pub struct Loss {
     pub volume: Option<String>,
     /// What lay there.
     pub what: What,
+}
+
+/// For people: one line.
+impl fmt::Display for Loss {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} bytes from byte {} of disk {}",
+            self.range.len().0,
+            self.range.start(),
+            self.disk
+        )?;
+        if let Some(volume) = &self.volume {
+            write!(f, " ({volume})")?;
+        }
+        match &self.what {
+            What::File {
+                path,
+                offset_in_file,
+                bytes,
+                ..
+            } => write!(
+                f,
+                ": the file {path}, {bytes} bytes from its byte {offset_in_file} on"
+            ),
+            What::Directory { path, .. } => write!(f, ": names in the directory {path}"),
+            What::Metadata { which, files } if files.is_empty() => write!(f, ": {which}"),
+            What::Metadata { which, files } => {
+                write!(f, ": {which}, and with it {}", files.join(", "))
+            }
+            What::FreeSpace => write!(f, ": free space, nothing is missing"),
+            What::OutsideFiles { which } => write!(f, ": no part of any file ({which})"),
+            What::Unknown { reason } => write!(f, ": what lay there is not known ({reason})"),
+        }
+    }
 }
 
 /// What lay in bytes that were lost.

@@ -17,6 +17,8 @@ use std::path::{Path, PathBuf};
 pub const MACHINE: &str = "machine.json";
 /// The libvirt domain.
 pub const DOMAIN: &str = "domain.xml";
+/// What lay in the sectors that could not be read; only where there are any.
+pub const LOSSES: &str = "losses.json";
 /// What was said while capturing.
 pub const LOG: &str = "capture.log";
 /// Ends the name of a capture that is not whole.
@@ -30,6 +32,11 @@ const NAME_MAX: usize = 64;
 /// The image of the disk with this number.
 pub fn disk_file(number: usize) -> String {
     format!("disk-{number}.qcow2")
+}
+
+/// What was read of the disk with this number, for ddrescue; only where not all of it could be.
+pub fn rescue_map_file(number: usize) -> String {
+    format!("disk-{number}.map")
 }
 
 /// What people call the machine, as the name of a directory: letters, digits, `.`, `_` and `-`

@@ -242,14 +242,15 @@ impl Appliance<'_> {
 
     /// Asks for a passphrase, which is not shown as it is typed. Empty: there is none.
     fn ask_secret(&self, secrets: &mut Secrets) -> Result<()> {
-        say!(
-            self.lines,
-            "\nPassphrase or BitLocker recovery key of an encrypted volume (not shown as you \
-             type;\nonly Enter: none):"
-        );
         let typed = self
             .consoles
-            .read_secret()
+            .read_secret(|| {
+                say!(
+                    self.lines,
+                    "\nPassphrase or BitLocker recovery key of an encrypted volume (not shown as \
+                     you type;\nonly Enter: none):"
+                );
+            })
             .map_err(|e| Error::io("reading the consoles", e))?;
         if typed.is_empty() {
             return Ok(());

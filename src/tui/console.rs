@@ -55,10 +55,12 @@ impl Consoles {
         Ok(line.map(|line| line.trim().to_owned()))
     }
 
-    /// The next line typed on any console, exactly, and not shown on any of them.
-    pub fn read_secret(&self) -> io::Result<Zeroizing<String>> {
+    /// The next line typed on any console after `ask` has asked for it, exactly, and not shown on
+    /// any of them: what is pasted at once is not either.
+    pub fn read_secret(&self, ask: impl FnOnce()) -> io::Result<Zeroizing<String>> {
         self.set_echo(false);
         self.forget_typed();
+        ask();
         let line = loop {
             match self.read_whole_line(None) {
                 Ok(Some(line)) => break Ok(Zeroizing::new(line)),

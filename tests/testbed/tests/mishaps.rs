@@ -5,7 +5,7 @@ use haulier_testbed::command::run;
 use haulier_testbed::guest::{Base, Guest, Kind};
 use haulier_testbed::journey::{self, BOOT, CAPTURE, DISK_SERIAL, Ended, STICK_SERIAL, UNATTENDED};
 use haulier_testbed::product::{Product, scratch};
-use haulier_testbed::qemu::{Bus, Running};
+use haulier_testbed::qemu::{Bus, Drive, Firmware, Machine, Running};
 use haulier_testbed::stick::{STICK_BYTES, Stick};
 use std::path::PathBuf;
 use std::time::Instant;
@@ -158,6 +158,53 @@ fn a_power_cut_in_the_middle_costs_what_came_after_the_last_checkpoint() {
     journey::import_to_qemu(&scene.product, stick.path(), &out).unwrap();
     let mut compare = std::process::Command::new("qemu-img");
     run(compare.arg("check").arg(out.join("disk-0.qcow2"))).unwrap();
+}
+
+#[test]
+fn files_on_bad_sectors_are_named_and_all_else_is_captured() {
+    let scene = Scene::new();
+    let stick = scene.stick("stick.img", STICK_BYTES);
+    // The third block of the shell, by the word of debugfs; and a sector of the gap.
+    let root = format!("{}?offset={}", scene.guest.path.display(), 1 << 20);
+    let said = run(haulier_testbed::command::tool("debugfs")
+        .args(["-R", "bmap /usr/bin/bash 2"])
+        .arg(&root))
+    .unwrap();
+    let block: u64 = said.trim().parse().unwrap();
+    let sector = (1 << 20) / 512 + block * 8;
+    let disk = Drive::raw(&scene.guest.path, Bus::Sata, DISK_SERIAL).bad_sectors(&[sector, 100]);
+    let server = Machine::new(Firmware::Bios)
+        .disk(disk)
+        .stays_after_shutdown();
+    let ended = journey::capture(server, &stick).unwrap();
+    assert_eq!(ended.exit_code, 3, "{}", ended.screen);
+    assert_eq!(ended.source.writes, 0);
+    for words in [
+        "could not be read",
+        "the file /usr/bin/bash, 512 bytes from its byte 8192 on",
+        "1.0 kB could not be read",
+    ] {
+        assert!(
+            ended.screen.contains(words),
+            "\"{words}\" in:\n{}",
+            ended.screen
+        );
+    }
+    run(scene.product.command().arg("verify").arg(stick.path())).unwrap();
+    // All else is there: the image differs from the disk in nothing but those sectors.
+    let out = scene.folder.path().join("vm");
+    journey::import_to_qemu(&scene.product, stick.path(), &out).unwrap();
+    let raw = scene.folder.path().join("copy.img");
+    run(std::process::Command::new("qemu-img")
+        .args(["convert", "-O", "raw"])
+        .arg(out.join("disk-0.qcow2"))
+        .arg(&raw))
+    .unwrap();
+    let copy = format!("{}?offset={}", raw.display(), 1 << 20);
+    run(haulier_testbed::command::tool("e2fsck")
+        .arg("-fn")
+        .arg(copy))
+    .unwrap();
 }
 
 #[test]

@@ -30,6 +30,7 @@ pub struct Drive {
     pub(crate) model: Option<String>,
     pub(crate) sector_bytes: u32,
     pub(crate) write_log: Option<PathBuf>,
+    pub(crate) bad_sectors: Vec<u64>,
 }
 
 impl Drive {
@@ -43,6 +44,7 @@ impl Drive {
             model: None,
             sector_bytes: 512,
             write_log: None,
+            bad_sectors: Vec::new(),
         }
     }
 
@@ -73,6 +75,13 @@ impl Drive {
     #[must_use]
     pub fn write_log(mut self, log: &Path) -> Self {
         self.write_log = Some(log.to_owned());
+        self
+    }
+
+    /// Sectors of 512 bytes that cannot be read, ever: QEMU's filter `blkdebug`.
+    #[must_use]
+    pub fn bad_sectors(mut self, sectors: &[u64]) -> Self {
+        self.bad_sectors = sectors.to_vec();
         self
     }
 }
@@ -262,7 +271,10 @@ impl Machine {
             let id = format!("disk{index}");
             match &disk.write_log {
                 Some(log) => line.logged_block(&id, disk, log),
-                None => line.block(&id, disk.format, &disk.path),
+                None if disk.bad_sectors.is_empty() => {
+                    line.block(&id, disk.format, &disk.path);
+                }
+                None => line.bad_block(&id, disk),
             }
             line.add("-device", self.disk_device(index, disk));
         }
@@ -329,6 +341,19 @@ impl CommandLine {
              file.driver=file,file.cache.no-flush=on,file.filename="
         ));
         value.push(path);
+        self.add("-blockdev", value);
+    }
+
+    /// A block node `<id>-node` some sectors of which cannot be read.
+    fn bad_block(&mut self, id: &str, disk: &Drive) {
+        self.block(&format!("{id}-well"), disk.format, &disk.path);
+        let mut value = format!("driver=blkdebug,node-name={id}-node,image={id}-well-node");
+        for (number, sector) in disk.bad_sectors.iter().enumerate() {
+            value += &format!(
+                ",inject-error.{number}.event=none,inject-error.{number}.iotype=read,\
+                 inject-error.{number}.sector={sector},inject-error.{number}.errno=5"
+            );
+        }
         self.add("-blockdev", value);
     }
 
