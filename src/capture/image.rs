@@ -100,8 +100,11 @@ impl<S: Storage> Image<S> {
 
     /// How much of it the medium has, which took the image up to byte `taken`.
     pub fn safe(&mut self, taken: ByteLen) -> ByteLen {
-        while let Some((_, read)) = self.passed.pop_front_if(|(end, _)| *end <= taken.0) {
-            self.taken = read;
+        while let Some((end, read)) = self.passed.front()
+            && *end <= taken.0
+        {
+            self.taken = *read;
+            self.passed.pop_front();
         }
         ByteLen(self.taken)
     }

@@ -226,6 +226,11 @@ fn checked(line: &[u8]) -> Option<&[u8]> {
 }
 
 #[cfg(test)]
+#[allow(
+    clippy::arithmetic_side_effects,
+    clippy::as_conversions,
+    clippy::indexing_slicing
+)]
 mod tests {
     use super::*;
     use crate::extent::Extent;

@@ -355,7 +355,7 @@ impl Session<'_> {
             );
             head.refuse_other(identity, used)?;
             say!(self.report, "{}: captured already", identity.describe());
-            return Ok(Took::All(record));
+            return Ok(Took::All(Box::new(record)));
         }
         let files = self.files(number);
         let Some(begun) = resume::go_on(&files, disk, used)? else {
@@ -397,7 +397,7 @@ impl Session<'_> {
         let identity = disk.identity();
         let used = &plan.map.extents;
         let begun = match took {
-            Took::All(record) => return Ok(record),
+            Took::All(record) => return Ok(*record),
             Took::Part(begun) => *begun,
             Took::Nothing => {
                 let compression = self.request.options.compression;
@@ -467,5 +467,5 @@ impl Session<'_> {
 enum Took {
     Nothing,
     Part(Box<Begun>),
-    All(DiskRecord),
+    All(Box<DiskRecord>),
 }

@@ -60,15 +60,20 @@ impl DerefMut for AlignedBuf {
     }
 }
 
-/// Whether `O_DIRECT` takes a request of these bytes at this offset.
-pub fn is_aligned(bytes: &[u8], offset: u64) -> bool {
-    let alignment = u64::try_from(ALIGNMENT).unwrap_or(u64::MAX);
-    bytes.as_ptr().align_offset(ALIGNMENT) == 0
-        && bytes.len().is_multiple_of(ALIGNMENT)
-        && offset.is_multiple_of(alignment)
+/// Whether `O_DIRECT` takes a request of these bytes at this offset from what wants `alignment`, a
+/// power of two.
+pub fn is_aligned(bytes: &[u8], offset: u64, alignment: usize) -> bool {
+    bytes.as_ptr().align_offset(alignment) == 0
+        && bytes.len().is_multiple_of(alignment)
+        && offset.is_multiple_of(u64::try_from(alignment).unwrap_or(u64::MAX))
 }
 
 #[cfg(test)]
+#[allow(
+    clippy::arithmetic_side_effects,
+    clippy::as_conversions,
+    clippy::indexing_slicing
+)]
 mod tests {
     use super::*;
 
@@ -80,8 +85,9 @@ mod tests {
             buffer.set_len(usize::MAX);
             assert_eq!(buffer.len(), capacity);
             buffer.fill(7);
-            assert_eq!(is_aligned(&buffer, 8192), capacity % 4096 == 0);
-            assert!(!is_aligned(&buffer, 512));
+            assert_eq!(is_aligned(&buffer, 8192, ALIGNMENT), capacity % 4096 == 0);
+            assert!(!is_aligned(&buffer, 512, ALIGNMENT));
+            assert_eq!(is_aligned(&buffer, 512, 512), capacity % 512 == 0);
         }
     }
 }

@@ -1,6 +1,6 @@
 //! A source disk, block device or image file, opened so that it cannot be written.
 
-use super::aligned::is_aligned;
+use super::aligned::{ALIGNMENT, is_aligned};
 use super::ioctl;
 use super::read::{ReadAt, check_range};
 use crate::error::{Error, Kind, Result};
@@ -66,10 +66,13 @@ struct Reading {
     cached: File,
     /// Bypasses the kernel's cache, where the filesystem lets it.
     direct: Option<File>,
+    /// What requests past the cache have to be multiples of: a block device's logical sector, so
+    /// that around a bad one no more is asked for than it; of files a page, which all take.
+    alignment: usize,
 }
 
 impl Reading {
-    fn open(path: &Path) -> rustix::io::Result<Self> {
+    fn open(path: &Path, alignment: usize) -> rustix::io::Result<Self> {
         let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOCTTY | OFlags::NONBLOCK;
         let cached = rustix::fs::open(path, flags, Mode::empty())?;
         // tmpfs and others refuse.
@@ -77,6 +80,7 @@ impl Reading {
         Ok(Self {
             cached: cached.into(),
             direct: direct.map(Into::into),
+            alignment,
         })
     }
 
@@ -84,7 +88,7 @@ impl Reading {
     /// device's speed, and the cache would only cost memory and copying.
     fn read(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
         if let Some(direct) = &self.direct
-            && is_aligned(buf, offset)
+            && is_aligned(buf, offset, self.alignment)
         {
             match direct.read_exact_at(buf, offset) {
                 // Some filesystems take the flag and refuse the request.
@@ -134,7 +138,7 @@ impl Disk {
                 path.display()
             )));
         }
-        let reading = Reading::open(path)
+        let reading = Reading::open(path, ALIGNMENT)
             .map_err(|e| Error::io(format!("opening {} for reading", path.display()), e))?;
         Ok(Self {
             file,
@@ -177,7 +181,8 @@ impl Disk {
             .as_deref()
             .map(super::sysfs::names)
             .unwrap_or_default();
-        let reading = Reading::open(path)
+        let alignment = usize::try_from(logical.bytes()).unwrap_or(ALIGNMENT);
+        let reading = Reading::open(path, alignment)
             .map_err(|e| Error::io(format!("opening {} for reading", path.display()), e))?;
         Ok(Self {
             file,
@@ -337,7 +342,12 @@ impl ReadAt for Disk {
     fn reopen(&self) -> Result<()> {
         let path = &self.identity.path;
         let opening = |e| Error::io(format!("opening {} again", path.display()), e).on(self.name());
-        let reading = Reading::open(path).map_err(opening)?;
+        let alignment = self
+            .reading
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .alignment;
+        let reading = Reading::open(path, alignment).map_err(opening)?;
         // The path may belong to another disk by now.
         let same = |a: &File, b: &File| {
             let (a, b) = (rustix::fs::fstat(a)?, rustix::fs::fstat(b)?);

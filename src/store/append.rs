@@ -228,7 +228,7 @@ impl Target {
             bytes.set_len(len.next_multiple_of(ALIGNMENT));
             let padded = bytes.get_mut(len..).unwrap_or_default();
             padded.fill(0);
-            if is_aligned(bytes, offset) {
+            if is_aligned(bytes, offset, ALIGNMENT) {
                 match direct.write_all_at(bytes, offset) {
                     Err(e) if e.raw_os_error() == Some(rustix::io::Errno::INVAL.raw_os_error()) => {
                     }
@@ -258,6 +258,11 @@ fn note(shared: &Shared, error: &io::Error) {
 }
 
 #[cfg(test)]
+#[allow(
+    clippy::arithmetic_side_effects,
+    clippy::as_conversions,
+    clippy::indexing_slicing
+)]
 mod tests {
     use super::*;
 

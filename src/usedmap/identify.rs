@@ -15,7 +15,7 @@ use super::firmware_raid;
 use super::region::RegionKind;
 use crate::bytes::{has_magic, read_u8, read_u16le, read_u32be, read_u32le};
 use crate::device::ReadAt;
-use crate::error::Result;
+use crate::error::{Kind, Result};
 use crate::units::{ByteLen, ByteOffset};
 use crate::volume::crypt::is_bitlocker;
 
@@ -133,7 +133,7 @@ pub fn identify(volume: &dyn ReadAt) -> Result<Vec<Signature>> {
         }
     };
     // All but three of the places are in the first 68 KiB.
-    let head = read_clipped(volume, 0, 0x1_1000)?;
+    let head = read_head(volume)?;
     for Magic(at, bytes, name, kind) in MAGICS {
         let hit = match usize::try_from(*at) {
             Ok(at) if at < 0x1_0FF0 => has_magic(&head, at, bytes),
@@ -177,6 +177,47 @@ pub fn identify(volume: &dyn ReadAt) -> Result<Vec<Signature>> {
         add("ZFS", VolumeManager);
     }
     Ok(found)
+}
+
+/// The first 68 KiB, with zeros for sectors that cannot be read and that no signature could be in:
+/// a bad sector of the boot code shall not hide all that is on the disk.
+fn read_head(volume: &dyn ReadAt) -> Result<Vec<u8>> {
+    const HEAD: usize = 0x1_1000;
+    const PIECE: usize = 512;
+    let error = match read_clipped(volume, 0, HEAD) {
+        Err(error) if error.kind() == Kind::Io => error,
+        done => return done,
+    };
+    // What FAT, BitLocker, LVM and TuxOnIce are known by is in the first four sectors.
+    let magics = MAGICS.iter().map(|magic| (magic.0, magic.1.len()));
+    let swap = SWAP_PAGE_SIZES
+        .into_iter()
+        .filter_map(swap_magic_at)
+        .map(|at| (at.0, 10));
+    let places: Vec<(u64, u64)> = magics
+        .chain(swap)
+        .chain([(0, 4 * PIECE)])
+        .map(|(at, len)| {
+            (
+                at,
+                at.saturating_add(u64::try_from(len).unwrap_or(u64::MAX)),
+            )
+        })
+        .collect();
+    let mut head = Vec::new();
+    for at in (0_u64..).step_by(PIECE).take(HEAD / PIECE) {
+        match read_clipped(volume, at, PIECE) {
+            Ok(bytes) => head.extend(bytes),
+            Err(_) => {
+                let end = at.saturating_add(u64::try_from(PIECE).unwrap_or(u64::MAX));
+                if places.iter().any(|(from, to)| *from < end && at < *to) {
+                    return Err(error);
+                }
+                head.resize(head.len().saturating_add(PIECE), 0);
+            }
+        }
+    }
+    Ok(head)
 }
 
 /// Up to `len` bytes from `at` on: fewer, or none, at the volume's end.
@@ -257,4 +298,55 @@ fn is_zfs(volume: &dyn ReadAt) -> Result<bool> {
         }
     }
     Ok(uberblocks >= 4)
+}
+
+#[cfg(test)]
+#[allow(
+    clippy::arithmetic_side_effects,
+    clippy::as_conversions,
+    clippy::indexing_slicing
+)]
+mod tests {
+    use super::*;
+    use crate::device::MemDisk;
+    use crate::error::Error;
+
+    /// One sector of it cannot be read.
+    struct BadSector(MemDisk, u64);
+
+    impl ReadAt for BadSector {
+        fn size(&self) -> ByteLen {
+            self.0.size()
+        }
+        fn read_at(&self, offset: ByteOffset, buf: &mut [u8]) -> Result<()> {
+            let end = offset.0 + buf.len() as u64;
+            if offset.0 < (self.1 + 1) * 512 && self.1 * 512 < end {
+                return Err(Error::new(Kind::Io, "a bad sector"));
+            }
+            self.0.read_at(offset, buf)
+        }
+        fn name(&self) -> String {
+            "bad".into()
+        }
+    }
+
+    #[test]
+    fn a_bad_sector_where_no_signature_can_be_hides_nothing_and_others_are_errors() {
+        let mut bytes = vec![0xAA; 1 << 20];
+        bytes[..4].copy_from_slice(b"XFSB");
+        for sector in 0..136 {
+            let disk = BadSector(MemDisk(bytes.clone()), sector);
+            let found = identify(&disk);
+            // ext at 0x438, ReiserFS at 0x2034 and 0x10034, JFS at 0x8000, btrfs at 0x10040, swap
+            // before the end of each size of page.
+            if [0, 1, 2, 3, 7, 15, 16, 31, 63, 64, 127, 128].contains(&sector) {
+                assert!(found.is_err(), "sector {sector}");
+            } else if let Ok(found) = found {
+                let names: Vec<&str> = found.iter().map(|f| f.name).collect();
+                assert_eq!(names, ["xfs"], "sector {sector}");
+            }
+        }
+        let disk = BadSector(MemDisk(bytes), 100);
+        assert_eq!(identify(&disk).unwrap().len(), 1);
+    }
 }

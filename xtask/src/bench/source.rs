@@ -70,7 +70,7 @@ fn fill(mount: &Path) -> Result<()> {
                 fs::create_dir_all(&place)?;
                 let place = place.join(number.to_string());
                 let mut bytes = fs::copy(&source, &place)?;
-                if number as u64 % (NOISE_EVERY * 8) == 0 {
+                if (number as u64).is_multiple_of(NOISE_EVERY * 8) {
                     // As much noise as one part in NOISE_EVERY of what was copied since.
                     bytes = 8 << 20;
                     let mut some = std::io::Read::by_ref(&mut noise);
