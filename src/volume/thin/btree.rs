@@ -11,6 +11,7 @@
 )]
 
 use crate::bytes::{read_u32le, read_u64le};
+use crate::checksum::matches;
 use crate::device::ReadAt;
 use crate::units::ByteOffset;
 use crc::{CRC_32_ISCSI, Crc, Table};
@@ -52,7 +53,7 @@ pub(super) fn read_block(
         .map_err(|error| format!("its metadata is not readable: {error}"))?;
     let sound = bytes
         .get(4..)
-        .is_some_and(|rest| checksum(rest, csum_xor) == read_u32le(&bytes, 0));
+        .is_some_and(|rest| matches(checksum(rest, csum_xor), read_u32le(&bytes, 0)));
     if !sound || read_u64le(&bytes, 8) != block {
         return Err(format!(
             "the checksum of its metadata block {block} is wrong"
