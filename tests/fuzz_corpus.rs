@@ -162,6 +162,24 @@ const NOT_MAPPED: &[&str] = &[
     "md/raid5_reshape",
 ];
 
+/// Damage that was once looked through for ever: a chain of clusters that bites its tail, a table of
+/// files of 2^45 clusters that are nowhere, logical volumes that each contain the one before 40 times.
+#[test]
+fn what_has_no_end_is_refused() {
+    for (file, why) in [
+        ("exfat/damaged_letters_without_end", "more than it can have"),
+        ("ntfs/damaged_table_with_holes", "has holes"),
+        ("lvm/damaged_tower", "is in it more than once"),
+    ] {
+        let maps = check::check(&fs::read(corpus().join(file)).unwrap()).unwrap();
+        let map = &maps[0];
+        let said: String = map.regions.iter().map(|region| &*region.reason).collect();
+        let of_volumes = maps.iter().flat_map(|map| &map.volumes);
+        let said = of_volumes.fold(said, |said, volume| said + &volume.reason);
+        assert!(said.contains(why), "{file}: {said}");
+    }
+}
+
 /// A replay that reads the journal from where it has just been written to would be no replay.
 #[test]
 fn a_journal_that_writes_to_itself_is_refused() {

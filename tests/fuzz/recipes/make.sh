@@ -252,7 +252,11 @@ if wanted ntfs; then
     damaged ntfs record_size 0x40 7f
     damaged ntfs mft_far 0x30 ffffffffffffff7f
     damaged ntfs sectors 0x28 ffffffffffffff7f
+    cp disk.img sound.img
     keep ntfs small
+    mv sound.img disk.img
+    image ntfs_holes disk.img
+    keep ntfs damaged_table_with_holes
     # A table of files in several pieces: it grew into the gaps that others left.
     truncate -s 3M disk.img
     mkntfs -q -F -Q disk.img > /dev/null 2>&1
@@ -288,7 +292,11 @@ if wanted exfat; then
     root=$(od -An -tu4 -j96 -N4 disk.img)
     damaged exfat bitmap_to_itself $((at + 8)) 02000000
     damaged exfat root_to_itself $((at + root * 4)) "$(printf '%08x' "$root" | sed -E 's/(..)(..)(..)(..)/\4\3\2\1/')"
+    cp --sparse=always disk.img sound.img
     keep exfat clusters_of_512
+    mv sound.img disk.img
+    image exfat_loop disk.img
+    keep exfat damaged_letters_without_end
 fi
 if wanted f2fs; then
     truncate -s 64M disk.img
@@ -402,6 +410,12 @@ if wanted lvm; then
     changed brackets 'logical_volumes {' 'logical_volumes ['
     changed stripe_size 'stripe_size = 32' 'stripe_size = 00'
     changed pe_start 'pe_start = 2048' 'pe_start = 9999'
+    for one in a b c; do
+        mv "$one.sound" "$one"
+        image lvm_tower "$one"
+        image seal "$one"
+    done
+    keep_all lvm damaged_tower a b c
     rm a b c
     for one in plain mir thin ext snap cache raids; do
         python3 "$here/recorded.py" "$one" members
