@@ -15,6 +15,7 @@
 
 pub(crate) mod bytes;
 pub mod capture;
+pub(crate) mod checksum;
 pub mod cli;
 pub mod device;
 pub mod error;

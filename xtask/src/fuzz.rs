@@ -55,6 +55,7 @@ pub(crate) fn run(only: Option<&str>, seconds: u32) -> Result<()> {
         fuzz(
             &program,
             &corpus.join(&name),
+            &root.join("tests/fuzz/dict").join(&name),
             &built.join("found").join(&name),
             seconds,
         )?;
@@ -63,7 +64,7 @@ pub(crate) fn run(only: Option<&str>, seconds: u32) -> Result<()> {
 }
 
 /// New inputs go beside the build, crashers too; the seeds are only read.
-fn fuzz(program: &Path, seeds: &Path, found: &Path, seconds: u32) -> Result<()> {
+fn fuzz(program: &Path, seeds: &Path, dictionary: &Path, found: &Path, seconds: u32) -> Result<()> {
     let inputs = found.join("inputs");
     fs::create_dir_all(&inputs).with_context(|| format!("making {}", inputs.display()))?;
     let status = Command::new(program)
@@ -73,7 +74,9 @@ fn fuzz(program: &Path, seeds: &Path, found: &Path, seconds: u32) -> Result<()> 
             "-malloc_limit_mb=256",
             "-max_len=262144",
             "-print_final_stats=1",
+            "-report_slow_units=2",
         ])
+        .arg(format!("-dict={}", dictionary.display()))
         .arg(format!("-max_total_time={seconds}"))
         .arg(format!("-artifact_prefix={}/", found.display()))
         .args([&inputs, seeds])

@@ -11,6 +11,7 @@
 use crate::bytes::{read_u32le, read_u64le};
 use crate::device::ReadAt;
 use crate::units::ByteOffset;
+use crate::usedmap::crc::matches_checksum;
 use crate::usedmap::finding::Refusal;
 
 /// `OBJECT_TYPE_NX_SUPERBLOCK`, `_SPACEMAN`, `_SPACEMAN_CIB`, `_CHECKPOINT_MAP`.
@@ -22,7 +23,8 @@ pub(super) const CHECKPOINT_MAP: u32 = 0x0C;
 /// Whether its checksum matches and it is of this type.
 pub(super) fn is_valid(bytes: &[u8], object_type: u32) -> bool {
     let covered = bytes.get(8..).unwrap_or_default();
-    read_u32le(bytes, 24) & 0xFFFF == object_type && fletcher64(covered) == read_u64le(bytes, 0)
+    read_u32le(bytes, 24) & 0xFFFF == object_type
+        && matches_checksum(fletcher64(covered), read_u64le(bytes, 0))
 }
 
 /// `o_xid`: the transaction that wrote it.

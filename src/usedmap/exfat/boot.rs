@@ -11,6 +11,7 @@
 use crate::bytes::{read_u8, read_u16le, read_u32le, read_u64le};
 use crate::device::ReadAt;
 use crate::units::ByteOffset;
+use crate::usedmap::crc::matches_checksum;
 use crate::usedmap::finding::Refusal;
 
 /// Sectors that the checksum is taken over.
@@ -59,7 +60,7 @@ impl Boot {
         let sum = checksum(checked);
         if sums
             .chunks_exact(4)
-            .any(|stored| read_u32le(stored, 0) != sum)
+            .any(|stored| !matches_checksum(sum, read_u32le(stored, 0)))
         {
             return Err(Refusal::Damaged(
                 "the boot region does not match its checksum (let chkdsk or fsck.exfat repair it \

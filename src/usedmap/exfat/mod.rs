@@ -30,6 +30,8 @@ use chain::{Run, follow, read_chain};
 const ENTRY: usize = 32;
 /// The most that a directory may have.
 const MAX_DIRECTORY: u64 = 256 << 20;
+/// The most that the up-case table has, and eight times that: two bytes for each of 65,536 letters.
+const MAX_UP_CASE: u64 = 1 << 20;
 /// Bytes of a directory or a bitmap that are read at once: whole entries.
 const PIECE: u64 = 1 << 20;
 const ALLOCATION_BITMAP: u8 = 0x81;
@@ -66,7 +68,11 @@ fn examine(
     let bitmap = entries.bitmap.ok_or_else(|| {
         Refusal::Damaged("the root directory has no entry for the allocation bitmap".into())
     })?;
-    let bitmap_runs = bitmap.follow(volume, boot, "the allocation bitmap")?;
+    let bitmap_most = boot
+        .clusters
+        .div_ceil(8)
+        .saturating_add(boot.cluster_size.saturating_mul(2));
+    let bitmap_runs = bitmap.follow(volume, boot, bitmap_most, "the allocation bitmap")?;
     let used = read_bitmap(volume, boot, &bitmap, &bitmap_runs)?;
     let heap_end = boot.cluster_at(boot.clusters.saturating_add(2));
     let fixed: ExtentList = [
@@ -83,7 +89,7 @@ fn examine(
     let up_case = entries.up_case.ok_or_else(|| {
         Refusal::Damaged("the root directory has no entry for the up-case table".into())
     })?;
-    let up_case_runs = up_case.follow(volume, boot, "the up-case table")?;
+    let up_case_runs = up_case.follow(volume, boot, MAX_UP_CASE, "the up-case table")?;
     for (what, runs) in [
         ("the root directory", &root),
         ("the allocation bitmap", &bitmap_runs),
@@ -129,9 +135,23 @@ impl Place {
         }
     }
 
-    /// Its clusters, which must be as many as its length needs.
-    fn follow(&self, volume: &dyn ReadAt, boot: &Boot, what: &str) -> Result<Vec<Run>, Refusal> {
+    /// Its clusters, which must be as many as its length needs. More than `most` bytes are damage: a
+    /// chain that bites its tail shall end soon.
+    fn follow(
+        &self,
+        volume: &dyn ReadAt,
+        boot: &Boot,
+        most: u64,
+        what: &str,
+    ) -> Result<Vec<Run>, Refusal> {
         let needed = self.length.div_ceil(boot.cluster_size);
+        if self.length > most {
+            return Err(Refusal::Damaged(format!(
+                "{what} has {} bytes, more than it can have (let chkdsk or fsck.exfat repair it for \
+                 a smaller copy)",
+                self.length
+            )));
+        }
         let runs = follow(volume, boot, self.first_cluster, needed, what)?;
         let clusters = runs
             .iter()

@@ -14,6 +14,7 @@ use super::superblock::{BLOCK, BLOCKS_PER_SEGMENT, Superblock};
 use crate::bytes::{read_u16le, read_u32le, read_u64le};
 use crate::device::ReadAt;
 use crate::units::ByteOffset;
+use crate::usedmap::crc::matches_checksum;
 use crate::usedmap::finding::Refusal;
 
 const UMOUNT_FLAG: u32 = 0x0001;
@@ -258,7 +259,7 @@ fn valid_checksum(block: &[u8]) -> Option<u32> {
     let stored = read_u32le(block, at);
     let before = block.get(..at)?;
     let behind = block.get(at.checked_add(4)?..)?;
-    (crc32([before, behind]) == stored).then_some(stored)
+    matches_checksum(crc32([before, behind]), stored).then_some(stored)
 }
 
 /// Fills `buf` from a block on.

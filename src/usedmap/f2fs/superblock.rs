@@ -15,6 +15,7 @@ use super::checksum::crc32;
 use crate::bytes::{read_array, read_u8, read_u16le, read_u32le, read_u64le};
 use crate::device::ReadAt;
 use crate::units::ByteOffset;
+use crate::usedmap::crc::matches_checksum;
 use crate::usedmap::finding::Refusal;
 use uuid::Uuid;
 
@@ -117,7 +118,9 @@ impl Superblock {
         }
         if feature & FEATURE_SB_CHKSUM != 0 {
             let covered = bytes.get(..0xBFC).unwrap_or_default();
-            if checksum_offset != 0xBFC || crc32([covered]) != read_u32le(bytes, 0xBFC) {
+            if checksum_offset != 0xBFC
+                || !matches_checksum(crc32([covered]), read_u32le(bytes, 0xBFC))
+            {
                 return Err(Refusal::Damaged(
                     "the superblock does not match its checksum".into(),
                 ));

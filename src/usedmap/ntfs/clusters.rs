@@ -103,6 +103,7 @@ pub(super) fn cross_check(mft: &Mft<'_>, used: &ExtentList) -> Result<CrossCheck
         used,
         missing: RunCollector::new(),
         hibernation_files: Vec::new(),
+        clusters: 0,
     };
     // A piece of whole records, a multiple of 8 of them, so that it begins with a byte of the bitmap.
     let record_size = u64::try_from(mft.boot.record_size).unwrap_or(u64::MAX);
@@ -128,6 +129,8 @@ struct Walk<'a> {
     used: &'a ExtentList,
     missing: RunCollector,
     hibernation_files: Vec<u64>,
+    /// Of all runs so far.
+    clusters: u64,
 }
 
 impl Walk<'_> {
@@ -184,9 +187,18 @@ impl Walk<'_> {
                     let extent = run
                         .lcn
                         .and_then(|lcn| boot.bytes_of(lcn, lcn.saturating_add(run.clusters)));
-                    if let Some(extent) = extent {
-                        self.check(extent);
+                    let Some(extent) = extent else { continue };
+                    // Clusters belong to one file; where many have several owners, looking at all
+                    // of them would take for ever.
+                    self.clusters = self.clusters.saturating_add(run.clusters);
+                    if self.clusters > boot.clusters.saturating_mul(2) {
+                        return Err(Refusal::Damaged(
+                            "its files have more clusters than there are (run chkdsk /f in Windows \
+                             for a smaller copy)"
+                                .into(),
+                        ));
                     }
+                    self.check(extent);
                 }
             }
         }

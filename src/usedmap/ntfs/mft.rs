@@ -93,6 +93,13 @@ impl<'a> Mft<'a> {
             let piece = piece_of(&base, &record, DATA, &[], entry.lowest_vcn)?;
             mft.stream.append(&piece, boot)?;
         }
+        if !mft.stream.is_on_disk_once() {
+            return Err(Refusal::Damaged(
+                "the master file table has holes, or clusters that it has twice (run chkdsk /f in \
+                 Windows for a smaller copy)"
+                    .into(),
+            ));
+        }
         Ok(mft)
     }
 

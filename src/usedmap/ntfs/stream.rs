@@ -86,6 +86,23 @@ impl Stream {
         }
     }
 
+    /// Whether every cluster of it is on the volume, and none twice: so it is no larger than the volume,
+    /// and reading all of it comes to an end.
+    pub(super) fn is_on_disk_once(&self) -> bool {
+        let Self::Runs { runs, .. } = self else {
+            return true;
+        };
+        let mut places = Vec::with_capacity(runs.len());
+        for run in runs {
+            let Some(lcn) = run.lcn else {
+                return false;
+            };
+            places.push((lcn, lcn.saturating_add(run.clusters)));
+        }
+        places.sort_unstable();
+        places.is_sorted_by(|(_, end), (start, _)| end <= start)
+    }
+
     /// Fills `buf` from `at` on, which must lie inside the stream.
     pub(crate) fn read(
         &self,

@@ -9,6 +9,7 @@
     clippy::indexing_slicing
 )]
 
+use crate::checksum::repetitions;
 use crate::refusal::Refusal;
 use argon2::{Algorithm, Argon2, Block, Params, Version};
 use pbkdf2::pbkdf2_hmac;
@@ -189,7 +190,8 @@ impl Kdf {
                 if *iterations == 0 {
                     return Err(Refusal::Damaged("a key slot of 0 iterations".into()));
                 }
-                with_hash!(hash, H => pbkdf2_hmac::<H>(secret, salt, *iterations, &mut key));
+                let iterations = repetitions(*iterations, 1000);
+                with_hash!(hash, H => pbkdf2_hmac::<H>(secret, salt, iterations, &mut key));
             }
             Self::Argon2 {
                 id,
@@ -203,6 +205,9 @@ impl Kdf {
                 };
                 let params = Params::new(*memory, *time, *cpus, Some(len)).map_err(wrong)?;
                 budget.pay_argon2(*time, u64::from(*memory))?;
+                if cfg!(fuzzing) {
+                    return Ok(key);
+                }
                 let mut blocks = Zeroizing::new(Vec::<Block>::new());
                 let count = params.block_count();
                 if blocks.try_reserve_exact(count).is_err() {

@@ -13,6 +13,7 @@ use super::af;
 use super::cipher::{decrypt_area, sector_cipher};
 use super::kdf::{Budget, Hash, Kdf};
 use super::{Locked, Secrets};
+use crate::checksum;
 use crate::device::ReadAt;
 use crate::refusal::Refusal;
 use crate::units::ByteOffset;
@@ -93,7 +94,7 @@ impl KeyDigest {
             return Err(Refusal::Damaged("the digest of its key".into()));
         }
         let digest = self.kdf.derive(key, self.digest.len(), budget)?;
-        Ok(*digest == self.digest)
+        Ok(checksum::matches(&*digest, &self.digest))
     }
 }
 

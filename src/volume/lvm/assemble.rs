@@ -182,6 +182,22 @@ fn allocated(group: &Group, builder: &Builder<'_, '_>) -> Result<u64, Refusal> {
     Ok(sum)
 }
 
+/// A status that we do not know, of a logical volume or of one that it is made of.
+fn odd<'g>(names: &HashMap<&'g str, &'g Logical>, name: &'g str) -> Option<&'g str> {
+    let mut queue = vec![name];
+    let mut seen = HashSet::new();
+    while let Some(name) = queue.pop() {
+        let Some(logical) = names.get(name).filter(|_| seen.insert(name)) else {
+            continue;
+        };
+        if let Some(status) = &logical.unknown_status {
+            return Some(status);
+        }
+        queue.extend(logical.segments.iter().flat_map(shown));
+    }
+    None
+}
+
 /// What has been decided so far.
 struct Taking<'a, 'g> {
     builder: Builder<'a, 'g>,
@@ -239,7 +255,7 @@ impl<'a, 'g> Taking<'a, 'g> {
             let Ok(volume) = self.builder.logical(name) else {
                 continue;
             };
-            let content = match (whole, self.odd(&names, name, 0)) {
+            let content = match (whole, odd(&names, name)) {
                 (Some(why), _) => Content::Whole(why),
                 (None, _) if self.taken.contains(name) || parts.contains(name) => continue,
                 (None, Some(status)) => Content::Whole(format!("it has the status {status}")),
@@ -255,24 +271,6 @@ impl<'a, 'g> Taking<'a, 'g> {
             });
         }
         self.check(&names)
-    }
-
-    /// A status that we do not know, of a logical volume or of one that it is made of.
-    fn odd(
-        &self,
-        names: &HashMap<&'g str, &'g Logical>,
-        name: &str,
-        depth: usize,
-    ) -> Option<&'g str> {
-        let logical = names.get(name).filter(|_| depth < 16)?;
-        if let Some(status) = &logical.unknown_status {
-            return Some(status);
-        }
-        logical
-            .segments
-            .iter()
-            .flat_map(shown)
-            .find_map(|part| self.odd(names, part, depth.saturating_add(1)))
     }
 
     /// Whether every logical volume that lies on physical ones is in a volume that is taken.

@@ -28,6 +28,8 @@ pub(super) struct Builder<'a, 'g> {
     pub group: &'g Group,
     physical: HashMap<&'g str, (&'g Physical, SharedVolume<'a>)>,
     built: HashMap<&'g str, Result<SharedVolume<'a>, Why>>,
+    /// How many extents of each volume are a part of others.
+    claimed: HashMap<String, u64>,
 }
 
 impl<'a, 'g> Builder<'a, 'g> {
@@ -39,7 +41,25 @@ impl<'a, 'g> Builder<'a, 'g> {
             group,
             physical,
             built: HashMap::new(),
+            claimed: HashMap::new(),
         }
+    }
+
+    /// Takes extents of a volume that has `all`. None is in two places: else few volumes that each
+    /// contain the one before many times would make one that nobody can look through.
+    fn claim(&mut self, name: &str, extents: u64, all: u64) -> Result<(), Why> {
+        let claimed = self.claimed.entry(name.into()).or_default();
+        *claimed = claimed.saturating_add(extents);
+        if *claimed > all {
+            return Err(format!("{name} is in it more than once"));
+        }
+        Ok(())
+    }
+
+    /// A logical volume that is a part of another one as a whole.
+    fn whole_part(&mut self, name: &str, depth: usize) -> Result<SharedVolume<'a>, Why> {
+        self.claim(name, 1, 1)?;
+        self.at_depth(name, depth)
     }
 
     /// Whether it is the name of a physical volume.
@@ -111,9 +131,9 @@ impl<'a, 'g> Builder<'a, 'g> {
                 let images = raid::images(segment)?;
                 let mut legs = Vec::new();
                 for (data, meta) in images {
-                    let data = self.at_depth(data, depth)?;
+                    let data = self.whole_part(data, depth)?;
                     let meta = match meta {
-                        Some(meta) => Some(self.at_depth(meta, depth)?),
+                        Some(meta) => Some(self.whole_part(meta, depth)?),
                         None => None,
                     };
                     legs.push((data, meta));
@@ -134,6 +154,15 @@ impl<'a, 'g> Builder<'a, 'g> {
         depth: usize,
     ) -> Result<SharedVolume<'a>, Why> {
         let (start, len) = (self.bytes(first)?, self.bytes(extents)?);
+        let all = match self.physical.get(name) {
+            Some((physical, _)) => physical.extents,
+            None => {
+                let logical = self.group.logical.iter();
+                let mut named = logical.filter(|logical| logical.name == name);
+                named.next().map_or(0, |logical| logical.extents)
+            }
+        };
+        self.claim(name, extents, all)?;
         let (base, volume) = match self.physical.get(name) {
             Some((physical, volume)) => {
                 let end = first.checked_add(extents);

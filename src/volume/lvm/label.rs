@@ -18,6 +18,7 @@
 )]
 
 use crate::bytes::{has_magic, read_u32le, read_u64le};
+use crate::checksum;
 use crate::device::ReadAt;
 use crate::error::Result;
 use crate::extent::{Extent, ExtentList};
@@ -67,7 +68,7 @@ pub(super) fn read(volume: &dyn ReadAt) -> Result<Label, Refusal> {
                 && has_magic(sector, 24, b"LVM2 001")
                 && sector
                     .get(20..)
-                    .is_some_and(|rest| crc(&[rest]) == read_u32le(sector, 16))
+                    .is_some_and(|rest| checksum::matches(crc(&[rest]), read_u32le(sector, 16)))
         })
         .map(|(sector, _)| sector)
         .ok_or_else(|| Refusal::Damaged("the checksum of its LVM label is wrong".into()))?;
@@ -142,7 +143,7 @@ fn read_area(
     let sound = has_magic(&header, 4, MDA_MAGIC)
         && header
             .get(4..)
-            .is_some_and(|rest| crc(&[rest]) == read_u32le(&header, 0));
+            .is_some_and(|rest| checksum::matches(crc(&[rest]), read_u32le(&header, 0)));
     if !sound {
         return broken("has a wrong checksum");
     }
@@ -174,7 +175,7 @@ fn read_area(
     if !tail.is_empty() {
         volume.read_at(ByteOffset(start.saturating_add(first)), tail)?;
     }
-    if crc(&[&text]) != read_u32le(&header, 56) {
+    if !checksum::matches(crc(&[&text]), read_u32le(&header, 56)) {
         return broken("has a text with a wrong checksum");
     }
     Ok(Ok(Some(text)))

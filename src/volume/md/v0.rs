@@ -22,6 +22,7 @@
 
 use super::{Health, Level, MAGIC, Member, Role, Version};
 use crate::bytes::{read_u32be, read_u32le};
+use crate::checksum;
 use crate::device::ReadAt;
 use crate::extent::{Extent, ExtentList};
 use crate::refusal::Refusal;
@@ -67,7 +68,7 @@ impl Words<'_> {
                 sum.saturating_add(u64::from(self.get(word)))
             });
         let sum = (sum & 0xFFFF_FFFF).saturating_add(sum >> 32) & 0xFFFF_FFFF;
-        fold(sum) == fold(u64::from(self.get(38)))
+        checksum::matches(fold(sum), fold(u64::from(self.get(38))))
     }
 }
 

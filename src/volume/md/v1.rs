@@ -24,6 +24,7 @@
 
 use super::{Health, Level, MAGIC, Member, Role, SECTOR, Version};
 use crate::bytes::{read_text, read_u8, read_u16le, read_u32le, read_u64le};
+use crate::checksum::matches;
 use crate::device::ReadAt;
 use crate::extent::{Extent, ExtentList};
 use crate::refusal::Refusal;
@@ -83,7 +84,7 @@ pub(super) fn read(volume: &dyn ReadAt, minor: u8) -> Result<Option<Member>, Ref
     }
     let mut bytes = vec![0; HEAD.saturating_add(devices.saturating_mul(2))];
     volume.read_at(ByteOffset(at), &mut bytes)?;
-    if checksum(&bytes) != read_u32le(&bytes, 0xD8) {
+    if !matches(checksum(&bytes), read_u32le(&bytes, 0xD8)) {
         return Err(Refusal::Damaged(
             "the checksum of its md superblock is wrong".into(),
         ));

@@ -11,6 +11,7 @@
 )]
 
 use crate::bytes::{read_u32le, read_u64le};
+use crate::checksum::matches;
 use crate::device::ReadAt;
 use crate::units::ByteOffset;
 use crc::{CRC_32_ISCSI, Crc, Table};
@@ -52,7 +53,7 @@ pub(super) fn read_block(
         .map_err(|error| format!("its metadata is not readable: {error}"))?;
     let sound = bytes
         .get(4..)
-        .is_some_and(|rest| checksum(rest, csum_xor) == read_u32le(&bytes, 0));
+        .is_some_and(|rest| matches(checksum(rest, csum_xor), read_u32le(&bytes, 0)));
     if !sound || read_u64le(&bytes, 8) != block {
         return Err(format!(
             "the checksum of its metadata block {block} is wrong"
@@ -64,11 +65,23 @@ pub(super) fn read_block(
 /// What is called with each key and value.
 type Leaf<'a> = &'a mut dyn FnMut(u64, &[u8]) -> Result<(), String>;
 
+/// How many blocks may still be read for all trees together.
+pub(super) struct Budget(pub u64);
+
+impl Budget {
+    /// Snapshots share most of their trees, which are read for each of them. A pool that takes longer
+    /// than this (64 GiB of blocks, minutes) is not worth it.
+    pub(super) fn new() -> Self {
+        Self(16 << 20)
+    }
+}
+
 /// Calls `leaf(key, value)` for all entries of a tree, in ascending order of their keys.
 pub(super) fn walk(
     metadata: &dyn ReadAt,
     root: u64,
     value_size: usize,
+    all: &mut Budget,
     leaf: Leaf<'_>,
 ) -> Result<(), String> {
     let mut walker = Walker {
@@ -76,6 +89,7 @@ pub(super) fn walk(
         value_size,
         leaf,
         last: None,
+        all,
         // No tree has a block twice.
         budget: metadata.size().0.checked_div(BLOCK).unwrap_or(0),
     };
@@ -87,6 +101,7 @@ struct Walker<'a> {
     value_size: usize,
     leaf: Leaf<'a>,
     last: Option<u64>,
+    all: &'a mut Budget,
     budget: u64,
 }
 
@@ -98,6 +113,11 @@ impl Walker<'_> {
             .checked_sub(1)
             .filter(|_| depth <= MAX_DEPTH)
             .ok_or_else(|| broken("a tree bites its tail"))?;
+        self.all.0 = self.all.0.checked_sub(1).ok_or_else(|| {
+            String::from(
+                "its metadata has more blocks than are read (too many snapshots share them)",
+            )
+        })?;
         let bytes = read_block(self.metadata, block, CSUM_XOR)?;
         let count = |field| usize::try_from(read_u32le(&bytes, field)).unwrap_or(usize::MAX);
         let (entries, room, size) = (count(0x10), count(0x14), count(0x18));
@@ -113,6 +133,10 @@ impl Walker<'_> {
             .is_some_and(|len| len <= BLOCK_BYTES);
         if size != expected || entries > room || !fits {
             return Err(broken("the sizes of a node do not fit"));
+        }
+        // Only then every block has a key of its own, and none can come twice.
+        if entries == 0 && (inner || depth > 0) {
+            return Err(broken("a node below the root is empty"));
         }
         let values_at = room.saturating_mul(8).saturating_add(HEADER);
         for entry in 0..entries {

@@ -28,7 +28,7 @@ use crate::bytes::{read_u32le, read_u64le};
 use crate::device::ReadAt;
 use crate::extent::{Extent, ExtentList, RunCollector};
 use crate::units::{ByteLen, ByteOffset};
-use btree::{read_block, walk};
+use btree::{Budget, read_block, walk};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use volume::ThinVolume;
@@ -106,6 +106,7 @@ impl<'a> Pool<'a> {
             chunk,
             mapped: RunCollector::new(),
             runs: 0,
+            budget: Budget::new(),
         };
         let mut devices = BTreeMap::new();
         for (id, runs) in reader.devices(&superblock)? {
@@ -245,21 +246,35 @@ struct Reader<'m> {
     chunk: u64,
     mapped: RunCollector,
     runs: usize,
+    budget: Budget,
 }
 
 impl Reader<'_> {
     /// Each device's number and the runs of its blocks; no runs once there are too many.
     fn devices(&mut self, superblock: &Superblock) -> Result<Vec<(u64, Vec<Run>)>, String> {
         let mut counts = BTreeMap::new();
-        walk(self.metadata, superblock.details, 24, &mut |id, details| {
-            counts.insert(id, read_u64le(details, 0));
-            Ok(())
-        })?;
+        let budget = &mut self.budget;
+        walk(
+            self.metadata,
+            superblock.details,
+            24,
+            budget,
+            &mut |id, details| {
+                counts.insert(id, read_u64le(details, 0));
+                Ok(())
+            },
+        )?;
         let mut roots = Vec::new();
-        walk(self.metadata, superblock.mappings, 8, &mut |id, root| {
-            roots.push((id, read_u64le(root, 0)));
-            Ok(())
-        })?;
+        walk(
+            self.metadata,
+            superblock.mappings,
+            8,
+            budget,
+            &mut |id, root| {
+                roots.push((id, read_u64le(root, 0)));
+                Ok(())
+            },
+        )?;
         let mut devices = Vec::new();
         for (id, root) in roots {
             let count = counts
@@ -285,32 +300,40 @@ impl Reader<'_> {
         let mut mapped = 0_u64;
         let (blocks, chunk) = (self.blocks, self.chunk);
         let (collector, kept) = (&mut self.mapped, &mut self.runs);
-        walk(self.metadata, root, 8, &mut |block, value| {
-            let data = read_u64le(value, 0) >> 24;
-            if data >= blocks {
-                return Err(format!("its metadata maps to block {data} of {blocks}"));
-            }
-            mapped = mapped.saturating_add(1);
-            let one = Run {
-                block,
-                data,
-                len: 1,
-            };
-            extent(&one, chunk)
-                .into_iter()
-                .for_each(|extent| collector.push(extent));
-            match runs.last_mut() {
-                Some(last) if last.end() == block && last.data.saturating_add(last.len) == data => {
-                    last.len = last.len.saturating_add(1);
+        walk(
+            self.metadata,
+            root,
+            8,
+            &mut self.budget,
+            &mut |block, value| {
+                let data = read_u64le(value, 0) >> 24;
+                if data >= blocks {
+                    return Err(format!("its metadata maps to block {data} of {blocks}"));
                 }
-                _ if *kept >= MAX_RUNS => *kept = MAX_RUNS.saturating_add(1),
-                _ => {
-                    *kept = kept.saturating_add(1);
-                    runs.push(one);
+                mapped = mapped.saturating_add(1);
+                let one = Run {
+                    block,
+                    data,
+                    len: 1,
+                };
+                extent(&one, chunk)
+                    .into_iter()
+                    .for_each(|extent| collector.push(extent));
+                match runs.last_mut() {
+                    Some(last)
+                        if last.end() == block && last.data.saturating_add(last.len) == data =>
+                    {
+                        last.len = last.len.saturating_add(1);
+                    }
+                    _ if *kept >= MAX_RUNS => *kept = MAX_RUNS.saturating_add(1),
+                    _ => {
+                        *kept = kept.saturating_add(1);
+                        runs.push(one);
+                    }
                 }
-            }
-            Ok(())
-        })?;
+                Ok(())
+            },
+        )?;
         Ok((runs, mapped))
     }
 }

@@ -118,6 +118,36 @@ fn what_contradicts_itself_is_refused() {
     assert!(refused(&|b| reseal(&mut b[3], 3, 0x10, 101)).contains("do not fit"));
 }
 
+/// Nodes without entries have no key that would tell that they come twice: trees of them could be
+/// walked for ever.
+#[test]
+fn an_empty_node_is_only_ever_a_root() {
+    let many: Vec<(u64, [u8; 8])> = (0..100).map(|key| (key, 1_u64.to_le_bytes())).collect();
+    let many: Vec<(u64, &[u8])> = many.iter().map(|(key, value)| (*key, &value[..])).collect();
+    let walked = |leaf: Vec<u8>, root| {
+        let blocks = [vec![0; BLOCK as usize], leaf, node(true, 8, &many, 2)];
+        let metadata = MemDisk(blocks.concat());
+        walk(&metadata, root, 8, &mut Budget::new(), &mut |_, _| Ok(()))
+    };
+    let empty = || node(false, 8, &[], 1);
+    walked(empty(), 1).unwrap();
+    assert!(walked(empty(), 2).unwrap_err().contains("is empty"));
+    assert!(
+        walked(node(true, 8, &[], 1), 1)
+            .unwrap_err()
+            .contains("is empty")
+    );
+}
+
+#[test]
+fn all_trees_together_have_a_bound() {
+    let pool = metadata(|_| {});
+    let mut budget = Budget(1);
+    let mut count = || walk(&pool, 3, 8, &mut budget, &mut |_, _| Ok(()));
+    count().unwrap();
+    assert!(count().unwrap_err().contains("more blocks than are read"));
+}
+
 #[test]
 fn a_volume_reads_zeros_where_nothing_is_mapped_and_traces_only_what_is() {
     let bytes: Vec<u8> = (0..10_u8)

@@ -1,31 +1,51 @@
-//! What must be true of the map of any disk, whatever is on it.
+//! What must be true of the maps of any disks, whatever is on them.
 
 use super::image::SparseDisk;
 use haulier::device::ReadAt;
 use haulier::extent::{Extent, ExtentList};
-use haulier::usedmap::{DiskInfo, DiskMap};
+use haulier::usedmap::{DiskInfo, DiskMap, map_disks};
+use haulier::volume::crypt::Secrets;
 
-/// Maps the disk that `bytes` describe. Panics if the map is not a sane one; returns it so that a
-/// test can say more of it.
+/// Opens the encrypted volumes of the corpus.
+const PASSPHRASE: &str = "fuzz";
+
+/// Maps the disks that `bytes` describe, together. Panics if a map is not a sane one; returns them
+/// so that a test can say more.
 // Public for the fuzzer, private to the test that shares this file.
 #[allow(unreachable_pub)]
-pub fn check(bytes: &[u8]) -> Option<DiskMap> {
-    let disk = SparseDisk::parse(bytes)?;
-    let size = disk.size().0;
-    let info = DiskInfo {
-        path: "fuzz".into(),
-        size_bytes: size,
-        logical_sector_bytes: disk.sector(),
-        physical_sector_bytes: disk.sector(),
-    };
+pub fn check(bytes: &[u8]) -> Option<Vec<DiskMap>> {
+    let disks = SparseDisk::parse(bytes)?;
+    let size = disks.first()?.size().0;
+    let sector = disks.first()?.sector();
+    let with_info: Vec<(&dyn ReadAt, DiskInfo)> = disks
+        .iter()
+        .enumerate()
+        .map(|(number, disk)| {
+            let info = DiskInfo {
+                path: format!("fuzz{number}").into(),
+                size_bytes: size,
+                logical_sector_bytes: sector,
+                physical_sector_bytes: sector,
+            };
+            (disk as &dyn ReadAt, info)
+        })
+        .collect();
     // Only a disk without a first sector has no map.
-    let map = match DiskMap::of(&disk, info) {
-        Ok(map) => map,
+    let maps = match map_disks(&with_info, &Secrets::from_passphrase(PASSPHRASE)) {
+        Ok(maps) => maps,
         Err(error) => {
-            assert!(size < disk.sector().bytes(), "{error}");
+            assert!(size < sector.bytes(), "{error}");
             return None;
         }
     };
+    assert_eq!(maps.len(), disks.len());
+    for map in &maps {
+        check_one(map, size);
+    }
+    Some(maps)
+}
+
+fn check_one(map: &DiskMap, size: u64) {
     let mut last = 0;
     for (nth, extent) in map.extents.iter().enumerate() {
         assert!(
@@ -49,5 +69,6 @@ pub fn check(bytes: &[u8]) -> Option<DiskMap> {
         assert!(!region.reason.is_empty(), "{region:?}");
     }
     assert!(!map.render_text().is_empty());
-    Some(map)
+    map.render_brief();
+    assert!(map.to_json().is_ok());
 }

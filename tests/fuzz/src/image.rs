@@ -2,10 +2,11 @@
 //! of 64 MiB is a few KiB and every byte that is changed means something.
 //!
 //! ```text
-//! 0x0  sector     0: 512 bytes, anything else: 4096
-//! 0x1  size_kib   u32, little-endian: the size of the disk
+//! 0x0  head       bit 0: sectors of 512 bytes or of 4096; bits 4..7: how many disks, less one
+//! 0x1  size_kib   u32, little-endian: the size of each disk
 //! 0x5  pieces     of which each is
-//!      at         u32, little-endian: its place in the disk, in units of 512 bytes
+//!      at         u32, little-endian: its place in the disk, in units of 512 bytes (29 bits);
+//!                 above, the number of its disk
 //!      len        u16, little-endian: its length in bytes, 0 for 65,536
 //!      bytes      what stands there; the last piece may be cut short
 //! ```
@@ -16,6 +17,9 @@ use haulier::units::{ByteLen, ByteOffset, SectorSize};
 
 const UNIT: usize = 512;
 const LONGEST: usize = 65_536;
+const UNIT_BITS: u32 = 29;
+/// More disks than that are not told apart.
+const MOST_DISKS: usize = 8;
 
 /// See the module.
 pub struct SparseDisk {
@@ -26,16 +30,17 @@ pub struct SparseDisk {
 }
 
 impl SparseDisk {
-    /// `None` if it is shorter than its head.
-    pub fn parse(bytes: &[u8]) -> Option<Self> {
+    /// One disk or several; `None` if it is shorter than its head.
+    pub fn parse(bytes: &[u8]) -> Option<Vec<Self>> {
         let (head, mut rest) = bytes.split_at_checked(5)?;
         let size_kib = u32::from_le_bytes([head[1], head[2], head[3], head[4]]);
-        let sector = if head[0] == 0 {
+        let sector = if head[0] & 1 == 0 {
             SectorSize::B512
         } else {
             SectorSize::B4096
         };
-        let mut pieces = Vec::new();
+        let count = usize::from(head[0] >> 4 & 7) + 1;
+        let mut pieces = vec![Vec::new(); count];
         while let Some((piece, behind)) = rest.split_at_checked(6) {
             let at = u32::from_le_bytes([piece[0], piece[1], piece[2], piece[3]]);
             let len = match u16::from_le_bytes([piece[4], piece[5]]) {
@@ -43,14 +48,17 @@ impl SparseDisk {
                 len => usize::from(len),
             };
             let (bytes, behind) = behind.split_at(len.min(behind.len()));
-            pieces.push((u64::from(at) * UNIT as u64, bytes.to_vec()));
+            let disk = (at >> UNIT_BITS) as usize % count;
+            let at = u64::from(at & ((1 << UNIT_BITS) - 1)) * UNIT as u64;
+            pieces[disk].push((at, bytes.to_vec()));
             rest = behind;
         }
-        Some(Self {
+        let disk = |pieces| Self {
             size: u64::from(size_kib) * 1024,
             sector,
             pieces,
-        })
+        };
+        Some(pieces.into_iter().map(disk).collect())
     }
 
     /// The sector in which the disk is addressed.
@@ -58,11 +66,21 @@ impl SparseDisk {
         self.sector
     }
 
-    /// The smallest file that says the same as a disk image.
-    pub fn squeeze(image: &[u8], sector: SectorSize) -> Vec<u8> {
-        let size_kib = u32::try_from(image.len() / 1024).expect("below 4 TiB");
-        let mut out = vec![u8::from(sector != SectorSize::B512)];
+    /// The smallest file that says the same as some disk images, which are all as large as the first.
+    pub fn squeeze(images: &[Vec<u8>], sector: SectorSize) -> Vec<u8> {
+        assert!((1..=MOST_DISKS).contains(&images.len()));
+        let size_kib = u32::try_from(images[0].len() / 1024).expect("below 4 TiB");
+        let more = (images.len() - 1) as u8;
+        let mut out = vec![more << 4 | u8::from(sector != SectorSize::B512)];
         out.extend(size_kib.to_le_bytes());
+        for (disk, image) in images.iter().enumerate() {
+            Self::squeeze_one(image, (disk as u32) << UNIT_BITS, &mut out);
+        }
+        out
+    }
+
+    fn squeeze_one(image: &[u8], disk: u32, out: &mut Vec<u8>) {
+        assert!(image.len() / UNIT < 1 << UNIT_BITS, "below 256 GiB");
         let units: Vec<&[u8]> = image.chunks(UNIT).collect();
         let mut at = 0;
         while at < units.len() {
@@ -77,13 +95,12 @@ impl SparseDisk {
                 .take_while(|unit| unit.iter().any(|&byte| byte != 0))
                 .count();
             let bytes = rest[..run].concat();
-            out.extend(u32::try_from(at).expect("below 2 TiB").to_le_bytes());
+            out.extend((disk | at as u32).to_le_bytes());
             // 65,536 becomes 0.
             out.extend((bytes.len() as u16).to_le_bytes());
             out.extend(bytes);
             at += run;
         }
-        out
     }
 }
 

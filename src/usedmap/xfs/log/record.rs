@@ -19,7 +19,7 @@
 use super::{Log, damaged};
 use crate::bytes::{has_magic, read_array, read_u32be, read_u32le, read_u64be};
 use crate::refusal::Refusal;
-use crate::usedmap::crc::crc32c;
+use crate::usedmap::crc::{crc32c, matches_checksum};
 use crate::usedmap::xfs::superblock::Superblock;
 use uuid::Uuid;
 
@@ -176,7 +176,7 @@ impl Log<'_> {
         let (headers, data) = bytes.split_at_checked(header_bytes).unwrap_or_default();
         let data = data.get(..data_bytes).unwrap_or_default();
         let sums = [328, 324].map(|len| checksum(headers, len, data));
-        if !sums.contains(&header.crc) {
+        if !sums.iter().any(|sum| matches_checksum(*sum, header.crc)) {
             return Err(Refusal::Dirty(format!(
                 "its log holds writes that have not reached their places, the record at {at} of \
                  them not whole (boot the server once and power it off properly for a smaller copy)"

@@ -30,6 +30,7 @@
 use super::boot::{Boot, SIGNATURE};
 use super::datum::{self, Datum};
 use crate::bytes::{has_magic, read_u16le, read_u32le, read_u64le};
+use crate::checksum;
 use crate::device::ReadAt;
 use crate::error::{Error, Kind};
 use crate::refusal::Refusal;
@@ -131,7 +132,9 @@ impl Block {
         else {
             return Err(damaged(format_args!("a size of {size} bytes")));
         };
-        if behind.len() < 8 || crc32fast::hash(information) != read_u32le(behind, 4) {
+        if behind.len() < 8
+            || !checksum::matches(crc32fast::hash(information), read_u32le(behind, 4))
+        {
             return Err(damaged("its checksum does not match"));
         }
         let dataset = usize::try_from(read_u32le(information, DATASET)).unwrap_or(usize::MAX);

@@ -11,6 +11,7 @@
 
 use super::datum::{self, Datum, Protection, Vmk};
 use crate::bytes::read_u32le;
+use crate::checksum::repetitions;
 use crate::refusal::Refusal;
 use crate::volume::crypt::Secret;
 use crate::volume::crypt::kdf::{Budget, Hash};
@@ -53,7 +54,7 @@ fn stretch(
     budget.pay_rounds(ROUNDS)?;
     let mut last = Zeroizing::new([0_u8; 32]);
     let mut hash = Sha256::new();
-    for count in 0..ROUNDS {
+    for count in 0..repetitions(ROUNDS, 16) {
         hash.update(*last);
         hash.update(first);
         hash.update(salt);

@@ -22,6 +22,7 @@
 )]
 
 use crate::bytes::{has_magic, read_array, read_text};
+use crate::checksum;
 use crate::device::ReadAt;
 use crate::error::Kind;
 use crate::refusal::Refusal;
@@ -109,7 +110,8 @@ fn read(volume: &dyn ReadAt, at: u64, magic: &[u8]) -> Result<Copy, Refusal> {
     if let Some(field) = copy.get_mut(CSUM) {
         field.fill(0);
     }
-    if expected.get(..hash.len()) != Some(hash.digest(&[&copy]).as_slice()) {
+    let sum = hash.digest(&[&copy]);
+    if !checksum::matches(Some(sum.as_slice()), expected.get(..hash.len())) {
         return Err(damaged("its checksum does not match".into()));
     }
     let json = copy.get(BINARY..).unwrap_or_default();

@@ -1,17 +1,15 @@
-//! `squeeze IMAGE FILE [SECTOR]`: makes a file of the corpus from a disk image.
+//! `squeeze SECTOR FILE IMAGE...`: makes a file of the corpus from the images of one disk or several.
 
 use haulier::units::SectorSize;
 use haulier_fuzz::image::SparseDisk;
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [image, file, sector @ ..] = arguments.as_slice() else {
-        panic!("usage: squeeze IMAGE FILE [SECTOR]");
+    let [sector, file, images @ ..] = arguments.as_slice() else {
+        panic!("usage: squeeze SECTOR FILE IMAGE...");
     };
-    let sector = sector
-        .first()
-        .map_or(512, |text| text.parse().expect("a number"));
-    let sector = SectorSize::new(sector).expect("512 or 4096");
-    let image = std::fs::read(image).expect("the image");
-    std::fs::write(file, SparseDisk::squeeze(&image, sector)).expect("the file");
+    let sector = SectorSize::new(sector.parse().expect("a number")).expect("512 or 4096");
+    let read = |image| std::fs::read(image).expect("the image");
+    let images: Vec<Vec<u8>> = images.iter().map(read).collect();
+    std::fs::write(file, SparseDisk::squeeze(&images, sector)).expect("the file");
 }
