@@ -22,6 +22,8 @@ const MAX_PIECES: usize = 1 << 18;
 const MAX_DESCRIBED: u64 = 1 << 16;
 /// Names in one entry of the report.
 const MAX_LISTED: usize = 64;
+/// Bytes of paths in what is said of one filesystem.
+const MAX_TEXT: usize = 64 << 20;
 
 /// Who owns a piece.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -145,10 +147,18 @@ impl<'a> Claims<'a> {
 
     /// In words, in the order of the volume.
     pub(super) fn into_words(self, names: &Names) -> Vec<(Extent, What)> {
+        let mut text = 0_usize;
         let mut words: Vec<(Extent, What)> = self
             .pieces
             .into_iter()
-            .map(|(piece, owner)| (piece, owner.into_words(names)))
+            .map(|(piece, owner)| {
+                if text > MAX_TEXT {
+                    return (piece, What::too_much());
+                }
+                let what = owner.into_words(names);
+                text = text.saturating_add(what.text_bytes());
+                (piece, what)
+            })
             .collect();
         words.sort();
         words.dedup();

@@ -120,6 +120,25 @@ impl What {
         }
     }
 
+    /// Of what is beyond the bounds of what is kept.
+    pub(super) fn too_much() -> Self {
+        Self::unknown("so much was lost that it is not told apart any more")
+    }
+
+    /// About how many bytes of text it has.
+    pub(super) fn text_bytes(&self) -> usize {
+        match self {
+            Self::File { path, .. } | Self::Directory { path, .. } => path.len(),
+            Self::Metadata { which, files } => {
+                let files = files.iter().map(String::len);
+                files.fold(which.len(), usize::saturating_add)
+            }
+            Self::OutsideFiles { which } => which.len(),
+            Self::Unknown { reason } => reason.len(),
+            Self::FreeSpace => 0,
+        }
+    }
+
     pub(super) fn unknown(reason: impl Into<String>) -> Self {
         Self::Unknown {
             reason: reason.into(),

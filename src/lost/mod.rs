@@ -39,6 +39,8 @@ use source::Damaged;
 
 /// Runs that are told apart in one volume; what a disk has lost beyond that is told as one.
 const MAX_HITS: usize = 1 << 18;
+/// Losses that are told: of thousands of snapshots each sees the same bytes.
+const MAX_LOSSES: usize = 1 << 20;
 
 /// Says what lay in the bytes of `sources` that could not be read: `bad` has them disk by disk, in the
 /// same order. What `secrets` open is looked into, in memory.
@@ -94,7 +96,7 @@ pub fn name_losses(
     let mut losses = Losses::new(&bad);
     // What is made of others comes behind them: it says more of the same bytes.
     for volume in volumes.iter().rev() {
-        if !losses.volume(volume) {
+        if losses.losses.len() >= MAX_LOSSES || !losses.volume(volume) {
             losses.leave("so much was lost that it is not told apart any more");
         }
     }
@@ -156,7 +158,7 @@ impl<'a> Losses<'a> {
         for (left, told) in self.left.iter_mut().zip(told) {
             *left = left.subtract(&told.finish());
         }
-        hits.len() < MAX_HITS
+        hits.len() < MAX_HITS && self.losses.len() < MAX_LOSSES
     }
 
     /// What is left is unknown.

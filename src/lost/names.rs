@@ -13,8 +13,12 @@ use std::fmt::Write;
 
 /// Names above a file that are put together: nobody goes deeper, hostile metadata may.
 const MAX_DEPTH: usize = 4096;
+/// Bytes of a path: `PATH_MAX` of Linux is 4096, Windows has 32,767 characters.
+const MAX_PATH: usize = 64 << 10;
 /// Directories whose names are looked for.
 const MAX_NAMES: usize = 1 << 20;
+/// Bytes of names that are kept.
+const MAX_TEXT: usize = 64 << 20;
 /// Times that all directories are gone through: once, and again for directories that could not be
 /// asked for what they are in.
 const MAX_PASSES: usize = 4;
@@ -46,6 +50,8 @@ pub(super) struct Names {
     noun: &'static str,
     /// A directory, and the name in it.
     found: BTreeMap<u64, (u64, String)>,
+    /// Bytes of those names.
+    text: usize,
 }
 
 impl Names {
@@ -54,6 +60,7 @@ impl Names {
             root,
             noun,
             found: BTreeMap::new(),
+            text: 0,
         }
     }
 
@@ -64,7 +71,8 @@ impl Names {
 
     /// Remembers a name; the first of several (hard links) stays.
     pub(super) fn add(&mut self, inode: u64, directory: u64, name: String) {
-        if self.found.len() < MAX_NAMES {
+        if self.found.len() < MAX_NAMES && self.text < MAX_TEXT {
+            self.text = self.text.saturating_add(name.len());
             self.found.entry(inode).or_insert((directory, name));
         }
     }
@@ -80,11 +88,13 @@ impl Names {
             return Some("/".into());
         }
         let mut names = Vec::new();
+        let mut len = 0_usize;
         let mut at = inode;
         let mut start = String::new();
         while at != self.root {
             match self.found.get(&at) {
-                Some((directory, name)) if names.len() < MAX_DEPTH => {
+                Some((directory, name)) if names.len() < MAX_DEPTH && len < MAX_PATH => {
+                    len = len.saturating_add(name.len());
                     names.push(name.as_str());
                     at = *directory;
                 }
@@ -124,39 +134,45 @@ impl Names {
         names
     }
 
-    /// Names the directories above those that have a name, by what their `..` says. The ones that
-    /// this did not find.
+    /// Names the directories above those that have a name, by what their `..` says, level by level, so
+    /// that each is asked for all that is in it at once. The ones that this did not find.
     fn climb(&mut self, directories: &dyn Directories, asked: &mut BTreeSet<u64>) -> BTreeSet<u64> {
         let mut missed = BTreeSet::new();
-        let mut above: Vec<u64> = self
-            .found
-            .values()
-            .map(|(directory, _)| *directory)
-            .collect();
-        while let Some(inode) = above.pop() {
-            if self.knows(inode) || asked.len() >= MAX_NAMES || !asked.insert(inode) {
-                continue;
-            }
-            let mut parent = None;
-            directories.entries_of(inode, &mut |entry| {
-                if entry.name == b".." {
-                    parent = Some(entry.inode);
-                }
-            });
-            if let Some(parent) = parent {
-                let mut name = None;
-                directories.entries_of(parent, &mut |entry| {
-                    if entry.inode == inode && !is_dots(entry.name) && name.is_none() {
-                        name = Some(printable(entry.name));
-                    }
-                });
-                if let Some(name) = name {
-                    self.add(inode, parent, name);
-                    above.push(parent);
+        let mut above: BTreeSet<u64> = self.found.values().map(|(at, _)| *at).collect();
+        while !above.is_empty() {
+            let mut below: BTreeMap<u64, BTreeSet<u64>> = BTreeMap::new();
+            for inode in std::mem::take(&mut above) {
+                if self.knows(inode) || asked.len() >= MAX_NAMES || !asked.insert(inode) {
                     continue;
                 }
+                let mut parent = None;
+                directories.entries_of(inode, &mut |entry| {
+                    if entry.name == b".." {
+                        parent = Some(entry.inode);
+                    }
+                });
+                match parent {
+                    Some(parent) => {
+                        below.entry(parent).or_default().insert(inode);
+                    }
+                    None => {
+                        missed.insert(inode);
+                    }
+                }
             }
-            missed.insert(inode);
+            for (parent, inodes) in below {
+                directories.entries_of(parent, &mut |entry| {
+                    if inodes.contains(&entry.inode) && !is_dots(entry.name) {
+                        self.add(entry.inode, parent, printable(entry.name));
+                    }
+                });
+                let (named, unnamed): (Vec<u64>, Vec<u64>) =
+                    inodes.into_iter().partition(|&inode| self.knows(inode));
+                missed.extend(unnamed);
+                if !named.is_empty() {
+                    above.insert(parent);
+                }
+            }
         }
         missed
     }

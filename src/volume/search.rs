@@ -109,13 +109,20 @@ pub(crate) fn search(volume: &dyn Volume, runs: &[ExtentList], mut found: impl F
     }
 }
 
-/// Cut at a multiple of the smallest part; `None` if it is one.
+/// Cut about the middle, at a multiple of a power of two, as chunks are; `None` if it is a smallest
+/// part.
 fn halves(part: Extent) -> Option<(Extent, Extent)> {
-    let half = part.len().0 >> 1;
-    let half = half.checked_next_multiple_of(SMALLEST)?;
-    let middle = part.start().0.checked_add(half)?;
+    let (start, half) = (part.start().0, part.len().0 >> 1);
+    let step = 1_u64.checked_shl(half.checked_ilog2()?)?.max(SMALLEST);
+    let mask = step.checked_sub(1)?;
+    let about = start.checked_add(half)? & !mask;
+    let middle = if about > start {
+        about
+    } else {
+        (start & !mask).checked_add(step)?
+    };
     Some((
-        Extent::between(part.start().0, middle)?,
+        Extent::between(start, middle)?,
         Extent::between(middle, part.end())?,
     ))
 }

@@ -281,11 +281,9 @@ fn metadata_directories_and_free_blocks() {
     expect_metadata(&losses, tree, "trees and free list of group 0");
 
     // An inode: the file is named by its directory alone.
-    let file = fixture
-        .files
-        .iter()
-        .find(|file| file.size > 500_000)
-        .unwrap();
+    let root = field(image, "sb 0", "rootino");
+    let apart = |file: &&Placed| file.inode > root + 16;
+    let file = fixture.files.iter().find(apart).unwrap();
     let inode = format!("inode {}", file.inode);
     let bytes = run("xfs_db", &["-r", "-c", &inode, "-c", "daddr", arg(image)]);
     let sector: u64 = bytes.rsplit(' ').next().unwrap().trim().parse().unwrap();

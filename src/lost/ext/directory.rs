@@ -21,20 +21,20 @@ use crate::bytes::{read_u8, read_u16le, read_u32le};
 use crate::device::ReadAt;
 use crate::lost::names::Entry;
 use crate::usedmap::ext::Superblock;
+use std::cell::Cell;
 
-/// Calls `each` for every entry that can be read.
+/// Calls `each` for every entry that can be read, of as many blocks as are `left`.
 pub(super) fn entries(
     volume: &dyn ReadAt,
     sb: &Superblock,
     directory: &Numbered<'_>,
     budget: &mut Budget,
+    left: &Cell<u64>,
     each: &mut dyn FnMut(Entry<'_>),
 ) {
     if directory.is_inline() {
         return inline::entries(directory, each);
     }
-    // The budget is for maps; a directory's own blocks cannot be more than its filesystem's either.
-    let mut left = sb.blocks_count;
     let mut blocks = Blocks::new(volume, sb, &directory.inode, budget);
     blocks.each(&mut |found| {
         let Found::Run {
@@ -47,10 +47,10 @@ pub(super) fn entries(
             return;
         };
         for block in start..start.saturating_add(len) {
-            let Some(rest) = left.checked_sub(1) else {
+            let Some(rest) = left.get().checked_sub(1) else {
                 return;
             };
-            left = rest;
+            left.set(rest);
             if let Ok(bytes) = read_block(volume, sb, block) {
                 in_block(&bytes, each);
             }

@@ -30,6 +30,7 @@ use crate::usedmap::ext::superblock::JournalPlace;
 use crate::usedmap::ext::{Superblock, as_mounted};
 use blocks::{Blocks, Budget};
 use inodes::{Kind, Numbered};
+use std::cell::Cell;
 
 /// What lay in `lost`.
 pub(super) fn name(volume: &dyn ReadAt, lost: &ExtentList) -> Vec<(Extent, What)> {
@@ -104,6 +105,7 @@ impl<'a> Walk<'a> {
             volume,
             sb,
             groups: &self.directories,
+            left: Cell::new(sb.blocks_count.saturating_mul(TIMES)),
         };
         let names = Names::find(&dirs, "inode", self.claims.wanted());
         self.claims.into_words(&names)
@@ -177,7 +179,7 @@ impl<'a> Walk<'a> {
     fn rest(&mut self) {
         let sb = self.sb;
         let owner = if self.claims.overflowed() {
-            What::unknown("so much was lost that it is not told apart any more")
+            What::too_much()
         } else if self.gaps.is_empty() {
             What::outside("in use by what the bitmap says, but by no file")
         } else {
@@ -269,7 +271,13 @@ struct Dirs<'a> {
     volume: &'a dyn ReadAt,
     sb: &'a Superblock,
     groups: &'a [u64],
+    /// Blocks of directories that may still be read: enough for the few times that each is, if no two
+    /// of them claim the same blocks.
+    left: Cell<u64>,
 }
+
+/// How often all blocks may be read as directories.
+const TIMES: u64 = 8;
 
 impl Directories for Dirs<'_> {
     fn root(&self) -> u64 {
@@ -286,7 +294,8 @@ impl Directories for Dirs<'_> {
             let _ = inodes::of_group(self.volume, self.sb, group, &desc, &mut |inode| {
                 if inode.kind() == Kind::Directory {
                     let number = u64::from(inode.number);
-                    directory::entries(self.volume, self.sb, &inode, &mut budget, &mut |entry| {
+                    let (volume, sb, left) = (self.volume, self.sb, &self.left);
+                    directory::entries(volume, sb, &inode, &mut budget, left, &mut |entry| {
                         each(number, entry);
                     });
                 }
@@ -301,7 +310,8 @@ impl Directories for Dirs<'_> {
         let mut budget = Budget::new(self.sb);
         let _ = inodes::one(self.volume, self.sb, number, &mut |inode| {
             if inode.kind() == Kind::Directory {
-                directory::entries(self.volume, self.sb, &inode, &mut budget, each);
+                let (volume, sb, left) = (self.volume, self.sb, &self.left);
+                directory::entries(volume, sb, &inode, &mut budget, left, each);
             }
         });
     }

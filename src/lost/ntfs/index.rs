@@ -24,12 +24,15 @@ const IN_ROOT: usize = 0x10;
 const IN_BLOCK: usize = 0x18;
 /// Bytes a block: from a sector to what Windows makes with large clusters.
 const BLOCK_BYTES: std::ops::RangeInclusive<usize> = 512..=65_536;
-/// Blocks of one directory that are read: 64 GiB of the common ones.
-const MAX_BLOCKS: u64 = 1 << 24;
 
-/// Calls `each(reference, file name)` for every entry of a directory that can be read; nothing, if the
-/// record is of none.
-pub(super) fn entries(mft: &Mft<'_>, record: &Record<'_>, each: &mut dyn FnMut(u64, &[u8])) {
+/// Calls `each(reference, file name)` for every entry of a directory that can be read, of as many
+/// blocks as are `left`; nothing, if the record is of none.
+pub(super) fn entries(
+    mft: &Mft<'_>,
+    record: &Record<'_>,
+    left: &mut u64,
+    each: &mut dyn FnMut(u64, &[u8]),
+) {
     if record.base() != record.number() {
         return;
     }
@@ -48,7 +51,8 @@ pub(super) fn entries(mft: &Mft<'_>, record: &Record<'_>, each: &mut dyn FnMut(u
     let step = u64::try_from(block_size).unwrap_or(u64::MAX);
     let count = blocks.initialized().checked_div(step).unwrap_or(0);
     let mut bytes = vec![0; block_size];
-    for nth in 0..count.min(MAX_BLOCKS) {
+    for nth in 0..count.min(*left) {
+        *left = left.saturating_sub(1);
         let at = nth.saturating_mul(step);
         let read = blocks.read(mft.volume, mft.boot, at, &mut bytes, "an index");
         if read.is_ok() && has_magic(&bytes, 0, b"INDX") && apply_fixups(&mut bytes) {

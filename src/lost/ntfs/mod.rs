@@ -282,7 +282,7 @@ impl<'a> Walk<'a> {
             }
         }
         let owner = if self.claims.overflowed() {
-            What::unknown("so much was lost that it is not told apart any more")
+            What::too_much()
         } else if self.gaps.is_empty() {
             What::outside("in use by what $Bitmap says, but by no file")
         } else {

@@ -44,16 +44,18 @@ pub(super) fn find(mft: &Mft<'_>, wanted: &BTreeSet<u64>) -> Names {
         return names;
     }
     // Records that are lost: their names are repeated in the directories that they are in.
-    let mut directories = Vec::new();
+    let mut directories = BTreeSet::new();
+    // No two directories have the same blocks, which have at least a sector.
+    let mut left = mft.volume.size().0 >> 9;
     each_record(mft, &mut |record| {
-        index::entries(mft, record, &mut |reference, file_name| {
+        index::entries(mft, record, &mut left, &mut |reference, file_name| {
             let number = record_number(reference);
             if missed.contains(&number)
                 && let Some(name) = Name::parse(file_name)
                 && !name.is_dos
             {
                 names.add(number, record_number(name.directory), name.text);
-                directories.push(name.directory);
+                directories.insert(name.directory);
             }
         });
     });

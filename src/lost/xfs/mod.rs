@@ -30,6 +30,7 @@ use crate::usedmap::xfs::superblock::{Superblock, read_sector};
 use fork::{Fork, Mapped};
 use inode::{Inode, Kind};
 use shape::Shape;
+use std::cell::Cell;
 
 /// What lay in `lost`.
 pub(super) fn name(volume: &dyn ReadAt, lost: &ExtentList) -> Vec<(Extent, What)> {
@@ -123,7 +124,10 @@ impl<'a> Walk<'a> {
             self.gap("the maps of its files have more blocks than there are".into());
         }
         self.rest();
-        let directories = All(fs);
+        let directories = All {
+            fs,
+            left: Cell::new(fs.sb.data_blocks.saturating_mul(TIMES)),
+        };
         let names = Names::find(&directories, "inode", self.claims.wanted());
         self.claims.into_words(&names)
     }
@@ -220,7 +224,7 @@ impl<'a> Walk<'a> {
         let unclaimed = self.claims.unclaimed();
         let whole = self.gaps.is_empty() && !self.claims.overflowed();
         let unknown = if self.claims.overflowed() {
-            What::unknown("so much was lost that it is not told apart any more")
+            What::too_much()
         } else {
             What::unknown(format!(
                 "no file that could be looked at has it; what could not: {}",
@@ -279,16 +283,24 @@ impl<'a> Walk<'a> {
 }
 
 /// The directories of one filesystem.
-struct All<'a>(Filesystem<'a>);
+struct All<'a> {
+    fs: Filesystem<'a>,
+    /// Blocks that may still be read: enough for the few times that each is, if no two directories
+    /// claim the same blocks.
+    left: Cell<u64>,
+}
+
+/// How often all blocks may be read as directories.
+const TIMES: u64 = 8;
 
 impl Directories for All<'_> {
     fn root(&self) -> u64 {
-        self.0.shape.root_inode
+        self.fs.shape.root_inode
     }
 
     fn every_entry(&self, each: &mut dyn FnMut(u64, Entry<'_>)) {
-        let fs = self.0;
-        let mut budget = Budget(fs.sb.data_blocks);
+        let fs = self.fs;
+        let mut budget = Budget(self.left.get());
         for group in 0..fs.sb.ag_count {
             // What cannot be read was told when the inodes were gone through before.
             let Ok(chunks) = chunks::of_group(fs, group) else {
@@ -302,14 +314,16 @@ impl Directories for All<'_> {
                 });
             });
         }
+        self.left.set(budget.0);
     }
 
     fn entries_of(&self, directory: u64, each: &mut dyn FnMut(Entry<'_>)) {
-        let fs = self.0;
-        let mut budget = Budget(fs.sb.data_blocks);
+        let fs = self.fs;
+        let mut budget = Budget(self.left.get());
         inode::read(fs, directory, &mut |inode| {
             directory::entries(fs, &inode, &mut budget, each);
         });
+        self.left.set(budget.0);
     }
 }
 
