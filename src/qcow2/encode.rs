@@ -266,21 +266,28 @@ mod tests {
 
     #[test]
     fn a_higher_level_makes_smaller_clusters_that_any_decoder_reads_and_leaves_noise_plain() {
-        let text: Vec<u8> = (0..20_000_u32)
-            .flat_map(|n| format!("{} {:x}\n", n * n % 1009, n * 31).into_bytes())
-            .take(CLUSTER_BYTES)
-            .collect();
+        // What is written here, which is as good a text as any.
+        let text = [
+            include_str!("writer.rs"),
+            include_str!("reader.rs"),
+            include_str!("header.rs"),
+            include_str!("encode.rs"),
+            include_str!("refcount.rs"),
+            include_str!("entry.rs"),
+        ];
+        let text = text.concat().into_bytes();
+        let text = &text[..CLUSTER_BYTES.min(text.len())];
         let mut decoder = Decoder::new(CompressionType::Zstd).unwrap();
         let mut encoder = Encoder::new(Compression::Zstd).unwrap();
         let mut lengths = Vec::new();
         for level in [1, 2, 6, 9, 2] {
             encoder.set_level(level).unwrap();
-            let Encoded::Compressed(stream) = encoder.encode(&text) else {
+            let Encoded::Compressed(stream) = encoder.encode(text) else {
                 panic!("it is text")
             };
             let mut decoded = vec![0; CLUSTER_BYTES];
             decoder.decode(&stream, &mut decoded).unwrap();
-            assert!(decoded == text, "level {level}");
+            assert!(decoded.starts_with(text), "level {level}");
             lengths.push(stream.len());
         }
         assert_eq!(lengths[0], lengths[1]);

@@ -107,6 +107,7 @@ impl CaptureDir {
             Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {}
             Err(e) => return Err(making(&parent, e)),
         }
+        remove_stale_journals(&parent);
         let time = started
             .to_zoned(TimeZone::UTC)
             .strftime("%Y-%m-%dT%H%M%SZ")
@@ -122,7 +123,6 @@ impl CaptureDir {
             let partial = parent.join(format!("{name}{PARTIAL}"));
             match fs::create_dir(&partial) {
                 Ok(()) => {
-                    remove_stale_journals(&parent);
                     let journal = parent.join(format!("{name}{JOURNAL}"));
                     fs::create_dir(&journal).map_err(|e| making(&journal, e))?;
                     sync_dir(&parent)?;
