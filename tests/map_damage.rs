@@ -293,7 +293,7 @@ fn map_failing_at(sound: &Sound, from: u64, kind: Kind) -> Result<DiskMap> {
 #[test]
 fn an_unreadable_bitmap() {
     let sound = Sound::ext4();
-    let at = sound.bitmap_block(3) * 4096;
+    let at = sound.bitmap_block(0) * 4096;
     let map = map_failing_at(&sound, at, Kind::Io).unwrap();
     assert_eq!(map.regions[0].state, Some(State::Unreadable));
     assert_eq!(map.regions[0].policy, Policy::CopyNonzero);
@@ -315,7 +315,7 @@ fn an_unreadable_start_of_the_volume() {
 #[test]
 fn a_disk_that_vanishes_ends_the_map() {
     let sound = Sound::ext4();
-    let at = sound.bitmap_block(3) * 4096;
+    let at = sound.bitmap_block(0) * 4096;
     for at in [0, 0x1_0040, at] {
         let error = map_failing_at(&sound, at, Kind::Vanished).unwrap_err();
         assert_eq!(error.kind(), Kind::Vanished);
