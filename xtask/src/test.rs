@@ -25,12 +25,12 @@ const CARGO: [(&str, &[&str]); 4] = [
             "warnings",
         ],
     ),
-    ("tests", &["test", "--locked"]),
     // What the machines' own library says of itself, before anything waits for them.
     (
         "tests of the testbed",
         &["test", "--locked", "--package", "haulier-testbed", "--lib"],
     ),
+    ("tests", &["test", "--locked"]),
 ];
 
 /// The step that builds the product for the machine tests.

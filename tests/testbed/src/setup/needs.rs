@@ -324,12 +324,6 @@ pub const ALL: &[Need] = &[
     need(Purpose::Checks, "kmod", "modprobe", "loading those drivers"),
     need(
         Purpose::Checks,
-        "time",
-        "/usr/bin/time",
-        "measuring the bench's programs",
-    ),
-    need(
-        Purpose::Checks,
         "zstd",
         "zstd",
         "what partclone is piped to in the bench",
