@@ -8,6 +8,9 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
+/// From power-on to the script; 10 s on a quiet machine.
+const BEGIN: Duration = Duration::from_secs(300);
+
 /// A machine whose script runs.
 #[derive(Debug)]
 pub struct Guest {
@@ -23,6 +26,13 @@ impl Guest {
 
     pub(super) fn status_path(folder: &TempDir) -> PathBuf {
         folder.path().join("status")
+    }
+
+    /// Waits for the script to begin, or for whatever else ends the waiting; false if it never will.
+    pub(super) fn begins(&mut self) -> bool {
+        let words = ["lab: ", "kthread timer wakeup didn't happen"];
+        let heard = self.machine.serial().wait_for_any(&words, BEGIN);
+        !matches!(heard, Ok(1))
     }
 
     /// What the script has said so far, standard output and standard error.
