@@ -163,6 +163,10 @@ fn whole(scene: &Scene, store: &Path) -> serde_json::Value {
     }
     let manifest = fs::read(capture.join("manifest.json")).unwrap();
     let mut manifest: serde_json::Value = serde_json::from_slice(&manifest).unwrap();
+    // It began when it was begun, however often it was gone on with.
+    let started = manifest["started"].as_str().unwrap().replace(':', "");
+    let name = capture.file_name().unwrap().to_str().unwrap();
+    assert_eq!(started[..17], name[..17], "{started} {name}");
     manifest["disks"][0]["chunks"].take()
 }
 

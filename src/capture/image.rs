@@ -15,8 +15,7 @@ const CHECKPOINT_WRITTEN: u64 = 64 << 20;
 /// … or of the disk.
 const CHECKPOINT_READ: u64 = 512 << 20;
 
-/// How many chunks a table of the image spans; those with deferred ones stay in memory (64 KiB
-/// each), so there is a limit to it.
+/// How many of the image's tables may wait in memory (64 KiB each) for deferred chunks.
 const MOST_HELD: usize = 512;
 
 /// A chunk that was read and encoded.

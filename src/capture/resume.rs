@@ -62,6 +62,20 @@ pub fn begin(files: &Files, head: &Head, size: ByteLen) -> Result<Begun> {
     })
 }
 
+/// When the capture began whose first journal this is; nothing if it has none yet.
+///
+/// # Errors
+/// When it cannot be read.
+pub fn started(journal: &Path) -> Result<Option<jiff::Timestamp>> {
+    if !journal.exists() {
+        return Ok(None);
+    }
+    match journal::read(journal, |_, _| Ok(()))? {
+        Some((head, _)) => head.started().map(Some),
+        None => Ok(None),
+    }
+}
+
 /// Takes up the image of `disk` after its last checkpoint; `None` if it has none. The disk has to
 /// be the one whose image was begun, and to hold what it held.
 ///

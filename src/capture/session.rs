@@ -112,7 +112,7 @@ pub fn free_space(directory: &Path) -> Result<ByteLen> {
 ///
 /// # Errors
 /// Refused, when a disk is in use or the medium too small; failed, when a disk or the medium is
-/// gone or full. Then only `<capture>.partial` with its log is left.
+/// gone or full. Then `<capture>.partial` is left, to be gone on with.
 pub fn run(request: &Request, log: &Log, report: &dyn Report) -> Result<Outcome> {
     if request.disks.is_empty() {
         return Err(Error::refused("no disk to capture"));
@@ -130,8 +130,7 @@ pub fn run(request: &Request, log: &Log, report: &dyn Report) -> Result<Outcome>
         .name
         .as_deref()
         .unwrap_or(&request.machine.name);
-    let interrupted = CaptureDir::interrupted(&request.store, name)?;
-    let (resumed, there) = match &interrupted {
+    let interrupted = match CaptureDir::interrupted(&request.store, name)? {
         Some(_) if !request.options.resume => {
             warn!(
                 report,
@@ -139,9 +138,8 @@ pub fn run(request: &Request, log: &Log, report: &dyn Report) -> Result<Outcome>
                  it",
                 request.medium
             );
-            (None, 0)
+            None
         }
-        Some(directory) => (interrupted.as_ref(), directory.bytes()?),
         None if request.options.resume => {
             return Err(Error::refused(format!(
                 "there is no interrupted capture of {name} on {}",
@@ -149,9 +147,10 @@ pub fn run(request: &Request, log: &Log, report: &dyn Report) -> Result<Outcome>
             ))
             .advise("Capture it without --resume"));
         }
-        None => (None, 0),
+        found => found,
     };
     // What is there already needs no room any more.
+    let there = interrupted.as_ref().map_or(Ok(0), CaptureDir::bytes)?;
     let free = free_space(&request.store)?;
     let free = ByteLen(free.0.saturating_add(there));
     say!(
@@ -182,16 +181,14 @@ pub fn run(request: &Request, log: &Log, report: &dyn Report) -> Result<Outcome>
         );
     }
 
-    let started = jiff::Timestamp::now();
-    let directory = match resumed {
-        Some(_) => interrupted,
-        None => None,
-    };
-    let going_on = directory.is_some();
-    let directory = match directory {
+    let now = jiff::Timestamp::now();
+    let going_on = interrupted.is_some();
+    let directory = match interrupted {
         Some(directory) => directory,
-        None => CaptureDir::begin(&request.store, name, started)?,
+        None => CaptureDir::begin(&request.store, name, now)?,
     };
+    // A capture that is gone on with began when it was begun.
+    let started = resume::started(&directory.journal(0))?.unwrap_or(now);
     log.attach(&directory.file(layout::LOG))
         .map_err(|e| Error::io("beginning capture.log", e))?;
     let session = Session {

@@ -105,7 +105,7 @@ pub fn verify_path(path: &Path, report: &dyn Report) -> Result<Verdict> {
 
 fn refuse_partial(name: &str) -> Error {
     Error::refused(format!("{name} is not a finished capture"))
-        .advise("It was interrupted: capture the machine again")
+        .advise("It was interrupted: capture the machine again, with --resume to go on with it")
 }
 
 /// Verifies one capture.
