@@ -16,10 +16,11 @@ const LIVE: u64 = DISK_BYTES / 100 * 36;
 const DELETED: u64 = DISK_BYTES / 100 * 27;
 /// Folders of this machine's that are copied.
 const FROM: [&str; 3] = ["/usr/bin", "/usr/lib", "/usr/share"];
-/// One file in so many bytes is noise, as photographs and archives are.
+/// One byte in so many is noise, as photographs and archives are, in files of so many bytes.
 const NOISE_EVERY: u64 = 8;
+const NOISE_BYTES: u64 = 8 << 20;
 /// Changes when the recipe does.
-const RECIPE: u32 = 1;
+const RECIPE: u32 = 2;
 
 /// The disk; made if it is not there.
 pub(super) fn disk(folder: &Path) -> Result<PathBuf> {
@@ -58,7 +59,8 @@ pub(super) fn disk(folder: &Path) -> Result<PathBuf> {
 fn fill(mount: &Path) -> Result<()> {
     let mut files: Vec<(PathBuf, u64)> = Vec::new();
     let mut total = 0_u64;
-    let mut noise = fs::File::open("/dev/urandom")?;
+    let noise = fs::File::open("/dev/urandom")?;
+    let mut made = 0_u64;
     'copies: for copy in 0.. {
         for from in FROM {
             for source in tree(Path::new(from))? {
@@ -69,14 +71,13 @@ fn fill(mount: &Path) -> Result<()> {
                 let place = mount.join(format!("{copy}/{}", number % 97));
                 fs::create_dir_all(&place)?;
                 let place = place.join(number.to_string());
-                let mut bytes = fs::copy(&source, &place)?;
-                if (number as u64).is_multiple_of(NOISE_EVERY * 8) {
-                    // As much noise as one part in NOISE_EVERY of what was copied since.
-                    bytes = 8 << 20;
-                    let mut some = std::io::Read::by_ref(&mut noise);
-                    let mut some = std::io::Read::take(&mut some, bytes);
-                    std::io::copy(&mut some, &mut fs::File::create(&place)?)?;
-                }
+                let bytes = if total / NOISE_EVERY >= made {
+                    let mut some = std::io::Read::take(&noise, NOISE_BYTES);
+                    made += NOISE_BYTES;
+                    std::io::copy(&mut some, &mut fs::File::create(&place)?)?
+                } else {
+                    fs::copy(&source, &place)?
+                };
                 total += bytes;
                 files.push((place, bytes));
             }
