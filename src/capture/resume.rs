@@ -8,6 +8,7 @@ use crate::error::{Error, Kind, Result};
 use crate::extent::{Extent, ExtentList};
 use crate::qcow2::{Compression, Writer};
 use crate::store::append::{AppendFile, Taken};
+use crate::store::tree::TreeDigest;
 use crate::store::{CHUNK_BYTES, ChunkList, FileReader, chunk_digest};
 use crate::units::{ByteLen, ByteOffset};
 use std::fs::File;
@@ -34,13 +35,16 @@ pub struct Begun {
     pub taken: Taken,
     /// How its clusters are compressed.
     pub compression: Compression,
+    /// Its digest, if it is taken while it is written.
+    pub digest: Option<TreeDigest>,
 }
 
-/// Begins the image of a disk of `size` bytes in new files.
+/// Begins the image of a disk of `size` bytes in new files; `digested` if its digest is to be taken
+/// while it is written.
 ///
 /// # Errors
 /// When they are there already, or cannot be made.
-pub fn begin(files: &Files, head: &Head, size: ByteLen) -> Result<Begun> {
+pub fn begin(files: &Files, head: &Head, size: ByteLen, digested: bool) -> Result<Begun> {
     let making = |path: &Path, e| Error::io(format!("making {}", path.display()), e);
     let new = |path: &Path| {
         let made = File::options().write(true).create_new(true).open(path);
@@ -53,12 +57,14 @@ pub fn begin(files: &Files, head: &Head, size: ByteLen) -> Result<Begun> {
         .and_then(|()| journal.sync_all())
         .map_err(|e| Error::io(format!("writing {}", files.journal.display()), e))?;
     new(&files.image)?;
-    let storage = AppendFile::open(&files.image, ByteLen(0), Some(journal))?;
+    let mut storage = AppendFile::open(&files.image, ByteLen(0), Some(journal))?;
     let taken = storage.taken();
+    let digest = digested.then(|| storage.digested());
     Ok(Begun {
         image: Image::new(Writer::create(storage, size, head.compression)?),
         taken,
         compression: head.compression,
+        digest,
     })
 }
 
@@ -137,6 +143,8 @@ pub fn go_on(files: &Files, disk: &Disk, used: &ExtentList) -> Result<Option<Beg
         image,
         taken,
         compression: head.compression,
+        // What is there already would have to be read.
+        digest: None,
     }))
 }
 

@@ -399,7 +399,8 @@ impl Session<'_> {
             Took::Nothing => {
                 let compression = self.request.options.compression;
                 let head = Head::new(identity, used, compression, self.started);
-                resume::begin(&self.files(number), &head, disk.size())?
+                let digested = self.request.options.no_verify;
+                resume::begin(&self.files(number), &head, disk.size(), digested)?
             }
         };
         let name = layout::disk_file(number);
@@ -449,12 +450,12 @@ impl Session<'_> {
             bad,
             file_bytes,
         );
-        record.sha256 = seal(
-            self.directory.path(),
-            &record,
-            !self.request.options.no_verify,
-            self.report,
-        )?;
+        record.blake3 = begun.digest.and_then(|digest| digest.finish());
+        if record.blake3.is_none() {
+            let prove = !self.request.options.no_verify;
+            let digest = seal(self.directory.path(), &record, prove, self.report)?;
+            record.sha256 = Some(digest);
+        }
         self.directory.keep_record(number, &record)?;
         Ok(record)
     }

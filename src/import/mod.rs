@@ -14,7 +14,7 @@ use crate::error::{Error, Kind, Result};
 use crate::inventory::{FirmwareKind, Machine};
 use crate::qcow2::Reader;
 use crate::report::{Progress, Report};
-use crate::store::{CaptureFiles, Digest, DiskRecord, Manifest};
+use crate::store::{CaptureFiles, Digest, DiskRecord, FileDigest, Manifest};
 use crate::units::{ByteLen, ByteOffset};
 use crate::vm::{DiskBus, VmDisk, VmPlan};
 use crate::{say, warn};
@@ -100,7 +100,9 @@ impl<'a> Capture<'a> {
                 Error::corrupt(format!("the manifest does not name {MACHINE}")).on(files.name())
             })?;
         let found = Digest(sha2::Sha256::digest(&json).into());
-        check_digest(MACHINE, expected.sha256, found).map_err(|e| e.on(files.name()))?;
+        let expected = FileDigest::Sha256(expected.sha256);
+        check_digest(MACHINE, expected, FileDigest::Sha256(found))
+            .map_err(|e| e.on(files.name()))?;
         let machine = Machine::from_json(&json).map_err(|e| e.on(files.name()))?;
         if manifest.disks.is_empty() {
             return Err(Error::refused("the capture has no disk").on(files.name()));
@@ -318,14 +320,15 @@ fn copy_disk(
     let path = out.partial.join(&record.file);
     let writing = |e: std::io::Error| Error::io(format!("writing {}", path.display()), e);
     let mut target = File::create_new(&path).map_err(writing)?;
-    let mut hasher = sha2::Sha256::new();
+    let expected = record.digest().map_err(|e| e.on(files.name()))?;
+    let mut hasher = expected.hasher();
     let mut piece = vec![0; PIECE_BYTES];
     let mut at = 0_u64;
     while at < size.0 {
         let left = usize::try_from(size.0 - at).unwrap_or(PIECE_BYTES);
         let now = &mut piece[..left.min(PIECE_BYTES)];
         source.read_at(ByteOffset(at), now)?;
-        hasher.update(&*now);
+        hasher.update(now);
         target.write_all(now).map_err(writing)?;
         at += u64::try_from(now.len()).unwrap_or(0);
         report.progress(Progress {
@@ -335,8 +338,7 @@ fn copy_disk(
         });
     }
     target.sync_all().map_err(writing)?;
-    check_digest(&record.file, record.sha256, Digest::of_sha256(hasher))
-        .map_err(|e| e.on(files.name()))
+    check_digest(&record.file, expected, hasher.finish()).map_err(|e| e.on(files.name()))
 }
 
 /// An image from a stranger must not make QEMU open other files of this host: no backing file, no
@@ -366,14 +368,15 @@ fn has_boot_code(files: &dyn CaptureFiles, name: &Path) -> bool {
     read.is_ok() && sector.ends_with(&[0x55, 0xaa]) && sector[..440].iter().any(|b| *b != 0)
 }
 
-fn check_digest(name: &str, expected: Digest, found: Digest) -> Result<()> {
+fn check_digest(name: &str, expected: FileDigest, found: FileDigest) -> Result<()> {
     if expected == found {
         return Ok(());
     }
     Err(Error::new(
         Kind::Mismatch,
         format!(
-            "{name} is not what was captured: its SHA-256 is {found}, the manifest says {expected}"
+            "{name} is not what was captured: its {} is {found}, the manifest says {expected}",
+            expected.kind()
         ),
     )
     .advise("Run haulier verify on the capture, and copy it again from the stick"))

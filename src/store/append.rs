@@ -17,6 +17,7 @@
     clippy::indexing_slicing
 )]
 
+use super::tree::TreeDigest;
 use crate::device::AlignedBuf;
 use crate::device::aligned::{ALIGNMENT, is_aligned};
 use crate::error::{Error, Result};
@@ -69,6 +70,7 @@ pub struct AppendFile {
     empty: Receiver<AlignedBuf>,
     thread: Option<JoinHandle<()>>,
     shared: Arc<Shared>,
+    digest: Option<TreeDigest>,
 }
 
 /// How far the medium is.
@@ -120,7 +122,13 @@ impl AppendFile {
             empty,
             thread: Some(thread),
             shared,
+            digest: None,
         })
+    }
+
+    /// Takes the digest of the file from now on, when it is still empty.
+    pub fn digested(&mut self) -> TreeDigest {
+        self.digest.get_or_insert_default().clone()
     }
 
     /// To ask from elsewhere how far the medium is.
@@ -144,6 +152,9 @@ impl AppendFile {
 impl Storage for AppendFile {
     /// Errors are those of this write or of one before.
     fn write_all_at(&mut self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        if let Some(digest) = &self.digest {
+            digest.write(bytes, offset);
+        }
         let mut at = offset;
         for piece in bytes.chunks(PIECE_BYTES) {
             let mut buffer = self

@@ -6,7 +6,7 @@
 //! bit whose change goes unseen.
 
 use super::chunks::{CHUNK_BYTES, ChunkList};
-use super::digest::Digest;
+use super::digest::{Digest, FileDigest};
 use super::files::CaptureFiles;
 use crate::device::DiskIdentity;
 use crate::error::{Error, Kind, Result};
@@ -62,8 +62,12 @@ pub struct DiskRecord {
     pub file: String,
     /// Size of the image.
     pub file_bytes: u64,
-    /// Of the image.
-    pub sha256: Digest,
+    /// Of the image, where it was read back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sha256: Option<Digest>,
+    /// Of the image, where it was not: taken while it was written.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub blake3: Option<Digest>,
     /// What a guest sees: exactly the size of the disk.
     pub virtual_size_bytes: u64,
     /// What the disk is.
@@ -85,8 +89,7 @@ pub struct DiskRecord {
 }
 
 impl DiskRecord {
-    /// The record of an image whose digest [`seal`](super::seal()) has yet to take: until then
-    /// `sha256` is zeros.
+    /// The record of an image whose digest has yet to be taken ([`seal`](super::seal())).
     pub fn new(
         file: &str,
         source: DiskIdentity,
@@ -99,7 +102,8 @@ impl DiskRecord {
         Self {
             file: file.into(),
             file_bytes: file_bytes.0,
-            sha256: Digest([0; 32]),
+            sha256: None,
+            blake3: None,
             virtual_size_bytes: source.size_bytes,
             source,
             compression,
@@ -109,6 +113,17 @@ impl DiskRecord {
             bad_ranges,
             regions: map.regions.clone(),
         }
+    }
+
+    /// The digest of the image.
+    ///
+    /// # Errors
+    /// When there is none, which no capture of ours leaves out.
+    pub fn digest(&self) -> Result<FileDigest> {
+        let sha256 = self.sha256.map(FileDigest::Sha256);
+        sha256
+            .or(self.blake3.map(FileDigest::Blake3))
+            .ok_or_else(|| Error::corrupt(format!("the manifest has no digest of {}", self.file)))
     }
 }
 
@@ -172,7 +187,8 @@ impl Manifest {
     /// The text of [`SUMS`] for this manifest, whose bytes are `json`.
     pub fn sums(&self, json: &[u8]) -> String {
         let manifest = Digest(sha2::Sha256::digest(json).into());
-        let disks = self.disks.iter().map(|disk| (disk.sha256, &*disk.file));
+        let disks = self.disks.iter();
+        let disks = disks.filter_map(|disk| Some((disk.sha256?, &*disk.file)));
         let files = self.files.iter().map(|file| (file.sha256, &*file.name));
         let mut text = String::new();
         for (digest, name) in disks.chain(files).chain([(manifest, MANIFEST)]) {

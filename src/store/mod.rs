@@ -16,10 +16,11 @@ pub mod manifest;
 pub mod medium;
 mod scan;
 mod tee;
+pub mod tree;
 pub mod verify;
 
 pub use chunks::{CHUNK_BYTES, ChunkList, chunk_digest};
-pub use digest::Digest;
+pub use digest::{Digest, FileDigest};
 pub use fault::{Fault, Faults};
 pub use files::{CaptureFiles, DirFiles, FileEntry, FileReader};
 pub use layout::CaptureDir;

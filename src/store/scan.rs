@@ -1,7 +1,7 @@
-//! One pass over an image: its SHA-256 and the digest of every chunk of the disk that it holds.
+//! One pass over an image: its own digest and the digest of every chunk of the disk that it holds.
 //!
 //! ```text
-//! file --pieces--> hasher (SHA-256)
+//! file --pieces--> hasher (of the file)
 //!      \-clusters of a chunk-> workers (decompress, BLAKE3, compare)
 //! ```
 //!
@@ -16,7 +16,7 @@
 )]
 
 use super::chunks::{ChunkList, chunk_digest};
-use super::digest::Digest;
+use super::digest::{Digest, FileDigest, FileHasher};
 use super::fault::{Fault, Faults};
 use super::tee::{Piece, Tee};
 use crate::device::ReadAt;
@@ -25,7 +25,6 @@ use crate::extent::Extent;
 use crate::qcow2::reader::Mapped;
 use crate::qcow2::{Decoder, Mapping, Reader};
 use crate::units::ByteLen;
-use sha2::Digest as _;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -50,7 +49,7 @@ pub(super) struct Expected<'a> {
 /// What was found.
 pub(super) struct Scan {
     /// Of the file; `None` if not all of it could be read, which is among the faults.
-    pub(super) sha256: Option<Digest>,
+    pub(super) digest: Option<FileDigest>,
     /// What is not as expected.
     pub(super) faults: Faults,
 }
@@ -69,13 +68,14 @@ struct Job {
     clusters: Vec<(usize, Extent, Stored)>,
 }
 
-/// Reads the whole of `file`; `watch` is told how far it is.
+/// Reads the whole of `file`, of which `hasher` takes the digest; `watch` is told how far it is.
 ///
 /// # Errors
 /// Only when the decompressors cannot be set up: what is wrong with the file is a fault.
 pub(super) fn scan(
     file: &dyn ReadAt,
     expected: &Expected<'_>,
+    mut hasher: FileHasher,
     watch: &dyn Fn(ByteLen),
 ) -> Result<Scan> {
     let faults = Mutex::new(Faults::default());
@@ -89,7 +89,7 @@ pub(super) fn scan(
             fault(Fault::new(expected.file, error.to_string()));
             let faults = faults.into_inner().unwrap_or_else(PoisonError::into_inner);
             return Ok(Scan {
-                sha256: None,
+                digest: None,
                 faults,
             });
         }
@@ -107,14 +107,13 @@ pub(super) fn scan(
             })
         })
         .collect::<Result<Vec<_>>>()?;
-    let sha256 = std::thread::scope(|scope| {
+    let digest = std::thread::scope(|scope| {
         let (pieces_in, pieces_out) = sync_channel::<Piece>(4);
         let hasher = scope.spawn(move || {
-            let mut hasher = sha2::Sha256::new();
             for piece in pieces_out {
-                hasher.update(&*piece);
+                hasher.update(&piece);
             }
-            Digest::of_sha256(hasher)
+            hasher.finish()
         });
         let (jobs_in, jobs_out) = sync_channel::<Job>(workers);
         let jobs_out = Arc::new(Mutex::new(jobs_out));
@@ -150,7 +149,7 @@ pub(super) fn scan(
         }
     });
     Ok(Scan {
-        sha256,
+        digest,
         faults: faults.into_inner().unwrap_or_else(PoisonError::into_inner),
     })
 }

@@ -1,7 +1,7 @@
 //! The proof that a capture is what was read: every file against its digest, every chunk of every
 //! disk against the digest that was taken while it was read.
 
-use super::digest::Digest;
+use super::digest::{Digest, FileDigest, FileHasher};
 use super::fault::{Fault, Faults};
 use super::files::{CaptureFiles, FileReader};
 use super::layout::PARTIAL;
@@ -251,25 +251,32 @@ impl Verifier<'_> {
         let Some(file) = self.open(&record.file, record.file_bytes, present) else {
             return Ok(());
         };
-        let (digest, faults) = scan_record(&*file, record, "verifying", self.report)?;
+        let expected = match record.digest() {
+            Ok(expected) => expected,
+            Err(error) => {
+                self.fault(Fault::new(MANIFEST, error.to_string()));
+                return Ok(());
+            }
+        };
+        let (digest, faults) =
+            scan_record(&*file, record, expected.hasher(), "verifying", self.report)?;
         let chunks_are_right = faults.is_empty();
         for fault in &faults.list {
             self.report.line(Level::Error, format_args!("{fault}"));
         }
         self.verdict.faults.append(faults);
-        if digest.is_some_and(|digest| digest != record.sha256) {
-            self.fault(Fault::new(
-                &record.file,
-                if chunks_are_right {
-                    "its SHA-256 is not that of the manifest, though it holds what was read: the \
-                     change is in its tables or between the data"
-                } else {
-                    "its SHA-256 is not that of the manifest"
-                },
-            ));
+        if digest.is_some_and(|digest| digest != expected) {
+            let mut what = format!("its {} is not that of the manifest", expected.kind());
+            if chunks_are_right {
+                what.push_str(
+                    ", though it holds what was read: the change is in its tables or between the \
+                     data",
+                );
+            }
+            self.fault(Fault::new(&record.file, what));
         }
         self.verdict.bytes += file.size().0;
-        if chunks_are_right && digest == Some(record.sha256) {
+        if chunks_are_right && digest == Some(expected) {
             say!(
                 self.report,
                 "{}: {} chunks are what was read",
@@ -284,9 +291,10 @@ impl Verifier<'_> {
 fn scan_record(
     file: &dyn ReadAt,
     record: &DiskRecord,
+    hasher: FileHasher,
     doing: &str,
     report: &dyn Report,
-) -> Result<(Option<Digest>, Faults)> {
+) -> Result<(Option<FileDigest>, Faults)> {
     let total = file.size();
     report.begin(&format!("{doing} {}", record.file), total);
     let watch = |done| {
@@ -304,10 +312,11 @@ fn scan_record(
             chunk_bytes: record.chunk_bytes,
             chunks: &record.chunks,
         },
+        hasher,
         &watch,
     );
     report.end();
-    scan.map(|scan| (scan.sha256, scan.faults))
+    scan.map(|scan| (scan.digest, scan.faults))
 }
 
 /// Reads an image that was just written back from the medium and returns its SHA-256 for the
@@ -348,13 +357,14 @@ pub fn seal(
     if !prove {
         return Digest::sha256_of_file(&file);
     }
-    let (digest, faults) = scan_record(&file, record, "reading back", report)?;
+    let hasher = FileHasher::sha256();
+    let (digest, faults) = scan_record(&file, record, hasher, "reading back", report)?;
     for fault in &faults.list {
         report.line(Level::Error, format_args!("{fault}"));
     }
     match (digest, faults.list.first()) {
-        (Some(digest), None) => Ok(digest),
+        (Some(FileDigest::Sha256(digest)), None) => Ok(digest),
         (_, Some(fault)) => Err(mismatch(format!("reading back what was written: {fault}"))),
-        (None, None) => Err(mismatch("reading back what was written".into())),
+        (_, None) => Err(mismatch("reading back what was written".into())),
     }
 }

@@ -6,7 +6,9 @@ use crate::say;
 use anyhow::{Context, Result};
 use haulier_testbed::command::{run, tool};
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use tempfile::NamedTempFile;
 
 const DISK_BYTES: u64 = 16 << 30;
 /// The partition's start, in bytes.
@@ -19,6 +21,8 @@ const FROM: [&str; 3] = ["/usr/bin", "/usr/lib", "/usr/share"];
 /// One byte in so many is noise, as photographs and archives are, in files of so many bytes.
 const NOISE_EVERY: u64 = 8;
 const NOISE_BYTES: u64 = 8 << 20;
+/// What the tools, and the machine, need of memory besides.
+const MEMORY_LEFT: u64 = 3 << 30;
 /// Changes when the recipe does.
 const RECIPE: u32 = 2;
 
@@ -52,6 +56,32 @@ pub(super) fn disk(folder: &Path) -> Result<PathBuf> {
     filled?;
     fs::rename(&making, &disk)?;
     Ok(disk)
+}
+
+/// A copy of the disk in memory, so that it does not share a bottleneck with the store; nothing where
+/// there is not enough of it.
+pub(super) fn in_memory(disk: &Path) -> Result<Option<NamedTempFile>> {
+    let memory = Path::new("/dev/shm");
+    let blocks = disk.metadata()?.blocks() * 512;
+    let room = rustix::fs::statvfs(memory)?;
+    let available = fs::read_to_string("/proc/meminfo")?
+        .lines()
+        .find_map(|line| {
+            line.strip_prefix("MemAvailable:")?
+                .trim()
+                .strip_suffix(" kB")?
+                .parse()
+                .ok()
+        })
+        .map_or(0, |kib: u64| kib << 10);
+    if available.min(room.f_bavail * room.f_frsize) < blocks + MEMORY_LEFT {
+        say("The disk of the bench is on the same medium as the store: there is no memory for it");
+        return Ok(None);
+    }
+    say("The disk of the bench is in memory");
+    let copy = NamedTempFile::new_in(memory)?;
+    run(tool("cp").arg("--sparse=always").arg(disk).arg(copy.path()))?;
+    Ok(Some(copy))
 }
 
 /// Copies until live and deleted data are there, then deletes what is to be deleted: every file by
