@@ -141,7 +141,7 @@ fn compress(path: &Path) -> (f64, u64, u64) {
                     while let Some(sample) = samples.get(next.fetch_add(1, Ordering::Relaxed)) {
                         for cluster in sample.chunks(CLUSTER_BYTES) {
                             let length = match encoder.encode(cluster) {
-                                Encoded::Zero => 0,
+                                Encoded::Zero | Encoded::Zeroed => 0,
                                 Encoded::Compressed(bytes) | Encoded::Plain(bytes) => bytes.len(),
                             };
                             stored.fetch_add(length, Ordering::Relaxed);
