@@ -89,6 +89,7 @@ fn copy(disk: &Faulty, used: &ExtentList, to: &Path) -> Result<Done> {
         disk,
         used,
         sector: SectorSize::B512,
+        earlier: None,
     };
     copy_disk(
         &source,

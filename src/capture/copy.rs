@@ -14,6 +14,7 @@
 use super::image::{Chunk, Done, Image};
 use super::level::Level;
 use super::read::ChunkReader;
+use super::since::Earlier;
 use crate::device::{AlignedBuf, ReadAt};
 use crate::error::{Error, Kind, Result};
 use crate::extent::{Extent, ExtentList};
@@ -39,6 +40,8 @@ pub struct Source<'a, D: ReadAt + ?Sized> {
     pub used: &'a ExtentList,
     /// The unit in which bad spots are told apart.
     pub sector: SectorSize,
+    /// What an earlier capture has of it: then only what changed is stored.
+    pub earlier: Option<&'a Earlier>,
 }
 
 /// A chunk on its way: its number among the chunks that are read, its place, its bytes.
@@ -87,7 +90,19 @@ pub fn copy_disk<D: ReadAt + ?Sized, S: Storage>(
         });
     };
     let reader = ChunkReader::new(source.disk, source.used, source.sector);
-    first_pass(source, &reader, &mut image, compression, threads, &show)?;
+    let change = Change {
+        earlier: source.earlier,
+        report,
+    };
+    first_pass(
+        source,
+        &reader,
+        &change,
+        &mut image,
+        compression,
+        threads,
+        &show,
+    )?;
 
     let mut encoder = Encoder::new(compression)?;
     let deferred = image.deferred().to_vec();
@@ -105,7 +120,7 @@ pub fn copy_disk<D: ReadAt + ?Sized, S: Storage>(
         let start = index.saturating_mul(CHUNK_BYTES);
         let end = start.saturating_add(CHUNK_BYTES).min(source.disk.size().0);
         if let Some(place) = Extent::between(start, end) {
-            let chunk = rescue(&reader, &mut encoder, place)?;
+            let chunk = rescue(&reader, &change, &mut encoder, place)?;
             image.append_late(chunk)?;
             // Each may have cost minutes.
             image.checkpoint()?;
@@ -118,19 +133,21 @@ pub fn copy_disk<D: ReadAt + ?Sized, S: Storage>(
 /// Reads around what cannot be read.
 fn rescue<D: ReadAt + ?Sized>(
     reader: &ChunkReader<'_, D>,
+    change: &Change<'_>,
     encoder: &mut Encoder,
     place: Extent,
 ) -> Result<Chunk> {
     let mut bytes = AlignedBuf::new(chunk_len()?);
     bytes.set_len(usize::try_from(place.len().0).unwrap_or(0));
     let (read, bad) = reader.rescue(place, &mut bytes)?;
-    Ok(encode(encoder, place, read.0, &bytes, bad))
+    Ok(change.encode(encoder, place, read.0, &bytes, bad))
 }
 
 /// All chunks that `image` does not have yet, but those that cannot be read.
 fn first_pass<D: ReadAt + ?Sized, S: Storage>(
     source: &Source<'_, D>,
     reader: &ChunkReader<'_, D>,
+    change: &Change<'_>,
     image: &mut Image<S>,
     compression: Compression,
     threads: usize,
@@ -147,7 +164,10 @@ fn first_pass<D: ReadAt + ?Sized, S: Storage>(
     }
     let work_out = Mutex::new(work_out);
     let skip = usize::try_from(image.next()).unwrap_or(usize::MAX);
-    let places = (0_u64..).zip(chunks_of(source.used, source.disk.size()));
+    // What was not zero then may be gone from what is used now.
+    let wanted = source.earlier.map(|earlier| earlier.wanted(source.used));
+    let wanted = wanted.as_ref().unwrap_or(source.used);
+    let places = (0_u64..).zip(chunks_of(wanted, source.disk.size()));
     let todo = Mutex::new(Todo {
         empty: empty_out,
         places: places.skip(skip),
@@ -164,7 +184,7 @@ fn first_pass<D: ReadAt + ?Sized, S: Storage>(
         for _ in 0..threads {
             let ready_in = ready_in.clone();
             let (work_out, level) = (&work_out, &level);
-            scope.spawn(move || encode_chunks(compression, level, work_out, &ready_in));
+            scope.spawn(move || encode_chunks(compression, level, change, work_out, &ready_in));
         }
         drop(ready_in);
 
@@ -176,7 +196,7 @@ fn first_pass<D: ReadAt + ?Sized, S: Storage>(
         let mut encoder = Encoder::new(compression)?;
         for ready in ready_out {
             order.take(ready?, image, &mut |place| {
-                rescue(reader, &mut encoder, place)
+                rescue(reader, change, &mut encoder, place)
             })?;
             pilot.look();
             show(image);
@@ -257,6 +277,7 @@ fn read_chunks<D: ReadAt + ?Sized>(
 fn encode_chunks(
     compression: Compression,
     level: &Level,
+    change: &Change<'_>,
     work: &Mutex<Receiver<Raw>>,
     ready: &Sender<Result<Ready>>,
 ) {
@@ -276,7 +297,7 @@ fn encode_chunks(
             let _ = ready.send(Err(error));
             return;
         }
-        let chunk = encode(
+        let chunk = change.encode(
             &mut encoder,
             raw.place,
             raw.read,
@@ -295,21 +316,45 @@ fn encode_chunks(
     }
 }
 
-fn encode(encoder: &mut Encoder, place: Extent, read: u64, bytes: &[u8], bad: ExtentList) -> Chunk {
-    let digest = chunk_digest(bytes);
-    let clusters = match digest {
-        None => Vec::new(),
-        Some(_) => bytes
-            .chunks(CLUSTER_BYTES)
-            .map(|c| encoder.encode(c))
-            .collect(),
-    };
-    Chunk {
-        place,
-        read,
-        digest,
-        clusters,
-        bad,
+/// What is stored of what was read.
+struct Change<'a> {
+    earlier: Option<&'a Earlier>,
+    report: &'a dyn Report,
+}
+
+impl Change<'_> {
+    fn encode(
+        &self,
+        encoder: &mut Encoder,
+        place: Extent,
+        read: u64,
+        bytes: &[u8],
+        bad: ExtentList,
+    ) -> Chunk {
+        let digest = chunk_digest(bytes);
+        let clusters = match (self.earlier, digest) {
+            (Some(earlier), _) => earlier.changes(place, digest, bytes, encoder, |error| {
+                warn!(
+                    self.report,
+                    "the earlier capture is damaged, so all of bytes {} to {} of the disk is \
+                         stored anew: {error}",
+                    place.start(),
+                    place.end()
+                );
+            }),
+            (None, None) => Vec::new(),
+            (None, Some(_)) => bytes
+                .chunks(CLUSTER_BYTES)
+                .map(|c| encoder.encode(c))
+                .collect(),
+        };
+        Chunk {
+            place,
+            read,
+            digest,
+            clusters,
+            bad,
+        }
     }
 }
 

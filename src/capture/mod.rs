@@ -5,7 +5,7 @@
 //! `plan` says what will be read and written; `read` gets chunks off a disk, around bad sectors;
 //! `copy` turns one disk into one image, as hard compressed as there is time (`level`); `image` is
 //! that image as it grows, with its checkpoints in a `journal`; `resume` begins one or takes up an
-//! interrupted one; `rescue_map` says what was read in the words of GNU ddrescue; `session` is a
+//! interrupted one; `since` finds what an earlier one has already; `rescue_map` says what was read in the words of GNU ddrescue; `session` is a
 //! capture from its beginning to its commit.
 
 pub mod copy;
@@ -17,6 +17,7 @@ pub mod read;
 pub mod rescue_map;
 pub mod resume;
 pub mod session;
+pub mod since;
 
 pub use plan::Plan;
 pub use rescue_map::rescue_map;

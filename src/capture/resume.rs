@@ -9,7 +9,7 @@ use crate::extent::{Extent, ExtentList};
 use crate::qcow2::{Compression, Writer};
 use crate::store::append::{AppendFile, Taken};
 use crate::store::tree::TreeDigest;
-use crate::store::{CHUNK_BYTES, ChunkList, FileReader, chunk_digest};
+use crate::store::{CHUNK_BYTES, ChunkList, FileReader, Since, chunk_digest};
 use crate::units::{ByteLen, ByteOffset};
 use std::fs::File;
 use std::io::Write;
@@ -61,33 +61,36 @@ pub fn begin(files: &Files, head: &Head, size: ByteLen, digested: bool) -> Resul
     let taken = storage.taken();
     let digest = digested.then(|| storage.digested());
     Ok(Begun {
-        image: Image::new(Writer::create(storage, size, head.compression)?),
+        image: Image::new(Writer::create(storage, size, head.compression)?.over(head.backing())),
         taken,
         compression: head.compression,
         digest,
     })
 }
 
-/// When the capture began whose first journal this is; nothing if it has none yet.
+/// The head of a journal; nothing if it has none yet.
 ///
 /// # Errors
 /// When it cannot be read.
-pub fn started(journal: &Path) -> Result<Option<jiff::Timestamp>> {
+pub fn head(journal: &Path) -> Result<Option<Head>> {
     if !journal.exists() {
         return Ok(None);
     }
-    match journal::read(journal, |_, _| Ok(()))? {
-        Some((head, _)) => head.started().map(Some),
-        None => Ok(None),
-    }
+    let found = journal::read(journal, |_, _| Ok(()))?;
+    Ok(found.map(|(head, _)| head))
 }
 
 /// Takes up the image of `disk` after its last checkpoint; `None` if it has none. The disk has to
-/// be the one whose image was begun, and to hold what it held.
+/// be the one whose image was begun, over that of `since`, and to hold what it held.
 ///
 /// # Errors
 /// [`Kind::Refused`], with the reason, when it is not; and when something cannot be read.
-pub fn go_on(files: &Files, disk: &Disk, used: &ExtentList) -> Result<Option<Begun>> {
+pub fn go_on(
+    files: &Files,
+    disk: &Disk,
+    used: &ExtentList,
+    since: Option<&Since>,
+) -> Result<Option<Begun>> {
     if !files.journal.exists() || !files.image.exists() {
         return Ok(None);
     }
@@ -95,7 +98,7 @@ pub fn go_on(files: &Files, disk: &Disk, used: &ExtentList) -> Result<Option<Beg
     let mut end = None;
     let found = journal::read(&files.journal, |head, note| {
         // Before anything of the image is touched.
-        head.refuse_other(identity, used)?;
+        head.refuse_other(identity, used, since)?;
         end = Some(note.end);
         Ok(())
     })?;
@@ -124,7 +127,8 @@ pub fn go_on(files: &Files, disk: &Disk, used: &ExtentList) -> Result<Option<Beg
     let storage = AppendFile::open(&files.image, ByteLen(end), Some(journal))?;
     let taken = storage.taken();
     let size = ByteLen(identity.size_bytes);
-    let mut image = Image::new(Writer::replay(storage, size, head.compression)?);
+    let writer = Writer::replay(storage, size, head.compression)?.over(head.backing());
+    let mut image = Image::new(writer);
     journal::read(&files.journal, |_, note| image.again(note)).map_err(|e| {
         if e.kind() == Kind::Corrupt {
             lost(e.to_string())

@@ -6,6 +6,7 @@ use super::journal::Head;
 use super::plan::{DiskPlan, Plan};
 use super::rescue_map;
 use super::resume::{self, Begun, Files};
+use super::since::{self, Earlier};
 use crate::cli::args::CaptureOptions;
 use crate::device::{Disk, ReadAt};
 use crate::error::{Error, Kind, Result};
@@ -14,7 +15,7 @@ use crate::inventory::Machine;
 use crate::lost::name_losses;
 use crate::report::log::Log;
 use crate::report::{Level, Report};
-use crate::store::{CaptureDir, DiskRecord, Manifest, layout, manifest, seal};
+use crate::store::{CaptureDir, DiskRecord, Manifest, Since, layout, manifest, seal};
 use crate::units::ByteLen;
 use crate::usedmap::DiskInfo;
 use crate::vm::{self, VmDisk, VmPlan};
@@ -149,6 +150,18 @@ pub fn run(request: &Request, log: &Log, report: &dyn Report) -> Result<Outcome>
         }
         found => found,
     };
+    let begun = match &interrupted {
+        Some(directory) => resume::head(&directory.journal(0))?,
+        None => None,
+    };
+    let earlier = since::find(
+        &request.store,
+        &request.machine,
+        name,
+        &request.disks,
+        request.options.since.as_deref(),
+        &begun.as_ref().map(|head| head.since.clone()),
+    )?;
     // What is there already needs no room any more.
     let there = interrupted.as_ref().map_or(Ok(0), CaptureDir::bytes)?;
     let free = free_space(&request.store)?;
@@ -158,12 +171,13 @@ pub fn run(request: &Request, log: &Log, report: &dyn Report) -> Result<Outcome>
         "Reading the used maps of {} disk(s)",
         request.disks.len()
     );
-    let plan = Plan::new(
+    let mut plan = Plan::new(
         &request.disks,
         free,
         request.options.compression,
         &request.secrets,
     )?;
+    plan.since(&request.disks, &earlier)?;
     for line in plan.to_text().lines() {
         say!(report, "{line}");
     }
@@ -188,12 +202,16 @@ pub fn run(request: &Request, log: &Log, report: &dyn Report) -> Result<Outcome>
         None => CaptureDir::begin(&request.store, name, now)?,
     };
     // A capture that is gone on with began when it was begun.
-    let started = resume::started(&directory.journal(0))?.unwrap_or(now);
+    let started = match &begun {
+        Some(head) => head.started()?,
+        None => now,
+    };
     log.attach(&directory.file(layout::LOG))
         .map_err(|e| Error::io("beginning capture.log", e))?;
     let session = Session {
         request,
         plan: &plan,
+        earlier: &earlier,
         directory: &directory,
         started,
         going_on,
@@ -232,6 +250,8 @@ pub fn run(request: &Request, log: &Log, report: &dyn Report) -> Result<Outcome>
 struct Session<'a> {
     request: &'a Request,
     plan: &'a Plan,
+    /// What an earlier capture has of each disk; empty without one.
+    earlier: &'a [Earlier],
     directory: &'a CaptureDir,
     started: jiff::Timestamp,
     /// Whether an interrupted capture is gone on with.
@@ -350,12 +370,13 @@ impl Session<'_> {
                 record.compression,
                 self.started,
             );
-            head.refuse_other(identity, used)?;
+            let head = head.since(record.since.clone());
+            head.refuse_other(identity, used, self.since(number))?;
             say!(self.report, "{}: captured already", identity.describe());
             return Ok(Took::All(Box::new(record)));
         }
         let files = self.files(number);
-        let Some(begun) = resume::go_on(&files, disk, used)? else {
+        let Some(begun) = resume::go_on(&files, disk, used, self.since(number))? else {
             // Not as far as its first checkpoint.
             for path in [&files.image, &files.journal] {
                 match std::fs::remove_file(path) {
@@ -375,6 +396,11 @@ impl Session<'_> {
             used.total()
         );
         Ok(Took::Part(Box::new(begun)))
+    }
+
+    /// The image below that of a disk.
+    fn since(&self, number: usize) -> Option<&Since> {
+        self.earlier.get(number).map(|earlier| &earlier.since)
     }
 
     fn files(&self, number: usize) -> Files {
@@ -398,7 +424,8 @@ impl Session<'_> {
             Took::Part(begun) => *begun,
             Took::Nothing => {
                 let compression = self.request.options.compression;
-                let head = Head::new(identity, used, compression, self.started);
+                let head = Head::new(identity, used, compression, self.started)
+                    .since(self.since(number).cloned());
                 let digested = self.request.options.no_verify;
                 resume::begin(&self.files(number), &head, disk.size(), digested)?
             }
@@ -415,6 +442,7 @@ impl Session<'_> {
             disk,
             used,
             sector: identity.logical_sector_bytes,
+            earlier: self.earlier.get(number),
         };
         let compression = begun.compression;
         let done = copy_disk(
@@ -450,6 +478,7 @@ impl Session<'_> {
             bad,
             file_bytes,
         );
+        record.since = self.since(number).cloned();
         record.blake3 = begun.digest.and_then(|digest| digest.finish());
         if record.blake3.is_none() {
             let prove = !self.request.options.no_verify;

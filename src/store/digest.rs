@@ -29,18 +29,9 @@ impl Digest {
 
     /// SHA-256 of a whole file, which is read in pieces.
     pub fn sha256_of_file(file: &dyn ReadAt) -> Result<Self> {
-        let mut hasher = sha2::Sha256::new();
-        let mut piece = vec![0; 1 << 20];
-        let mut at = 0_u64;
-        while at < file.size().0 {
-            let left = usize::try_from(file.size().0.saturating_sub(at)).unwrap_or(usize::MAX);
-            let most = left.min(piece.len());
-            let (now, _) = piece.split_at_mut(most);
-            file.read_at(ByteOffset(at), now)?;
-            hasher.update(&*now);
-            at = at.saturating_add(u64::try_from(now.len()).unwrap_or(0));
+        match FileHasher::sha256().file(file)? {
+            FileDigest::Sha256(digest) | FileDigest::Blake3(digest) => Ok(digest),
         }
-        Ok(Self::of_sha256(hasher))
     }
 }
 
@@ -102,6 +93,24 @@ impl FileHasher {
                 hasher.update(bytes);
             }
         }
+    }
+
+    /// The digest of a whole file, which is read in pieces.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn file(mut self, file: &dyn ReadAt) -> Result<FileDigest> {
+        let mut piece = vec![0; 1 << 20];
+        let mut at = 0_u64;
+        while at < file.size().0 {
+            let left = usize::try_from(file.size().0.saturating_sub(at)).unwrap_or(usize::MAX);
+            let most = left.min(piece.len());
+            let (now, _) = piece.split_at_mut(most);
+            file.read_at(ByteOffset(at), now)?;
+            self.update(now);
+            at = at.saturating_add(u64::try_from(now.len()).unwrap_or(0));
+        }
+        Ok(self.finish())
     }
 
     /// What it has come to.

@@ -86,6 +86,28 @@ pub struct DiskRecord {
     pub bad_ranges: ExtentList,
     /// What the disk consists of, and why it was taken or not.
     pub regions: Vec<Region>,
+    /// The image below this one, if this one holds only what changed since an earlier capture. All
+    /// else of the record is of the whole disk as it was now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<Since>,
+}
+
+/// The image of an earlier capture that another one was made over.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Since {
+    /// The capture: the name of its directory, beside that of the later one.
+    pub capture: String,
+    /// Of its manifest.
+    pub manifest_sha256: Digest,
+    /// Its image of the disk.
+    pub file: String,
+}
+
+impl Since {
+    /// The backing file that the header of the later image names.
+    pub fn backing(&self) -> String {
+        format!("../{}/{}", self.capture, self.file)
+    }
 }
 
 impl DiskRecord {
@@ -112,6 +134,7 @@ impl DiskRecord {
             extents: map.extents.clone(),
             bad_ranges,
             regions: map.regions.clone(),
+            since: None,
         }
     }
 

@@ -143,7 +143,7 @@ fn compress(path: &Path) -> (f64, u64, u64) {
                         std::hint::black_box(chunk_digest(sample));
                         for cluster in sample.chunks(CLUSTER_BYTES) {
                             let length = match encoder.encode(cluster) {
-                                Encoded::Zero => 0,
+                                Encoded::Zero | Encoded::Zeroed => 0,
                                 Encoded::Compressed(bytes) | Encoded::Plain(bytes) => bytes.len(),
                             };
                             stored.fetch_add(length, Ordering::Relaxed);

@@ -65,6 +65,7 @@ pub fn image(dir: &Path, file: &str, content: &Content, compression: Compression
         extents,
         bad_ranges: ExtentList::new(),
         regions: Vec::new(),
+        since: None,
     }
 }
 
