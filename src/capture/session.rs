@@ -1,6 +1,7 @@
 //! A capture from its beginning to its commit.
 
-use super::copy::{Source, copy_disk};
+use super::copy::Source;
+use super::disks::{Copied, Work, copy_all};
 use super::image::Done;
 use super::journal::Head;
 use super::plan::{DiskPlan, Plan};
@@ -22,9 +23,6 @@ use crate::vm::{self, VmDisk, VmPlan};
 use crate::volume::crypt::Secrets;
 use crate::{say, warn};
 use std::path::{Path, PathBuf};
-
-/// More workers than this starve the reader of a fast array, and of memory.
-const MOST_WORKERS: usize = 12;
 
 /// Losses beyond these are only in their file.
 const MOST_LOSSES_SHOWN: usize = 40;
@@ -272,15 +270,7 @@ impl Session<'_> {
             .map(|(number, (disk, plan))| self.take_up(number, disk, plan))
             .collect::<Result<Vec<_>>>()?;
         self.write_configuration(&names)?;
-        let disks = self
-            .request
-            .disks
-            .iter()
-            .zip(&self.plan.disks)
-            .zip(begun)
-            .enumerate()
-            .map(|(number, ((disk, plan), begun))| self.capture_disk(number, disk, plan, begun))
-            .collect::<Result<Vec<_>>>()?;
+        let disks = self.capture_disks(begun)?;
         if disks.iter().any(|disk| !disk.bad_ranges.is_empty()) {
             self.write_losses(&disks)?;
         }
@@ -410,56 +400,73 @@ impl Session<'_> {
         }
     }
 
-    fn capture_disk(
-        &self,
-        number: usize,
-        disk: &Disk,
-        plan: &DiskPlan,
-        took: Took,
-    ) -> Result<DiskRecord> {
-        let identity = disk.identity();
-        let used = &plan.map.extents;
-        let begun = match took {
-            Took::All(record) => return Ok(*record),
-            Took::Part(begun) => *begun,
-            Took::Nothing => {
-                let compression = self.request.options.compression;
-                let head = Head::new(identity, used, compression, self.started)
-                    .since(self.since(number).cloned());
-                let digested = self.request.options.no_verify;
-                resume::begin(&self.files(number), &head, disk.size(), digested)?
+    /// Copies what is not copied yet, then reads each image back.
+    fn capture_disks(&self, took: Vec<Took>) -> Result<Vec<DiskRecord>> {
+        let mut records: Vec<Option<DiskRecord>> = Vec::new();
+        let mut work = Vec::new();
+        for (number, took) in took.into_iter().enumerate() {
+            let (record, begun) = match took {
+                Took::All(record) => (Some(*record), None),
+                Took::Part(begun) => (None, Some(begun)),
+                Took::Nothing => (None, None),
+            };
+            if record.is_none() {
+                work.push((number, self.work(number, begun)));
             }
-        };
-        let name = layout::disk_file(number);
-        let workers = std::thread::available_parallelism()
-            .map_or(1, usize::from)
-            .min(MOST_WORKERS);
-        self.report.begin(
-            &format!("capturing {} to {name}", identity.path.display()),
-            used.total(),
-        );
-        let source = Source {
-            disk,
-            used,
-            sector: identity.logical_sector_bytes,
-            earlier: self.earlier.get(number),
-        };
-        let compression = begun.compression;
-        let done = copy_disk(
-            &source,
-            begun.image,
+            records.push(record);
+        }
+        let (numbers, work): (Vec<usize>, Vec<Work<'_>>) = work.into_iter().unzip();
+        for (number, copied) in numbers.into_iter().zip(copy_all(work, self.report)?) {
+            records[number] = Some(self.seal(number, copied)?);
+        }
+        Ok(records.into_iter().flatten().collect())
+    }
+
+    /// The copying of a disk of which an interrupted capture has `begun`.
+    fn work(&self, number: usize, begun: Option<Box<Begun>>) -> Work<'_> {
+        let disk = &self.request.disks[number];
+        let identity = disk.identity();
+        let used = &self.plan.disks[number].map.extents;
+        Work {
+            source: Source {
+                disk,
+                used,
+                sector: identity.logical_sector_bytes,
+                earlier: self.earlier.get(number),
+            },
+            begin: Box::new(move || match begun {
+                Some(begun) => Ok(*begun),
+                None => {
+                    let compression = self.request.options.compression;
+                    let head = Head::new(identity, used, compression, self.started)
+                        .since(self.since(number).cloned());
+                    let digested = self.request.options.no_verify;
+                    resume::begin(&self.files(number), &head, disk.size(), digested)
+                }
+            }),
+            name: format!(
+                "{} to {}",
+                identity.path.display(),
+                layout::disk_file(number)
+            ),
+        }
+    }
+
+    /// Reads the image of a disk back, and keeps what is known of it.
+    fn seal(&self, number: usize, copied: Copied) -> Result<DiskRecord> {
+        let Copied {
+            done:
+                Done {
+                    chunks,
+                    bad,
+                    file_bytes,
+                    ..
+                },
             compression,
-            workers,
-            &|| begun.taken.bytes(),
-            self.report,
-        );
-        self.report.end();
-        let Done {
-            chunks,
-            bad,
-            file_bytes,
-            ..
-        } = done?;
+            digest,
+        } = copied;
+        let plan = &self.plan.disks[number];
+        let identity = self.request.disks[number].identity();
         for range in bad.iter() {
             warn!(
                 self.report,
@@ -470,7 +477,7 @@ impl Session<'_> {
             );
         }
         let mut record = DiskRecord::new(
-            &name,
+            &layout::disk_file(number),
             identity.clone(),
             compression,
             &plan.map,
@@ -479,7 +486,7 @@ impl Session<'_> {
             file_bytes,
         );
         record.since = self.since(number).cloned();
-        record.blake3 = begun.digest.and_then(|digest| digest.finish());
+        record.blake3 = digest.and_then(|digest| digest.finish());
         if record.blake3.is_none() {
             let prove = !self.request.options.no_verify;
             let digest = seal(self.directory.path(), &record, prove, self.report)?;
