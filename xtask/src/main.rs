@@ -2,6 +2,7 @@
 
 mod bench;
 mod demo;
+mod faults;
 mod fuzz;
 mod image;
 mod steps;
@@ -71,6 +72,12 @@ enum Command {
         #[arg(long, default_value_t = 20_000_000)]
         files: u64,
     },
+    /// Kill, cut, fill, pull, break and flip captures, many times, and print what came of it
+    Faults {
+        /// How much of the whole matrix
+        #[arg(long, default_value_t = 100)]
+        percent: u32,
+    },
     /// Run everything that CI runs
     Test {
         /// Only steps whose name contains this text
@@ -87,6 +94,7 @@ fn main() -> ExitCode {
         Command::Fuzz { target, seconds } => fuzz::run(target.as_deref(), seconds),
         Command::Powercut { cuts, seed } => test::powercut(cuts, seed),
         Command::Size { files } => test::size(files),
+        Command::Faults { percent } => faults::run(percent),
         Command::Test { filter } => test::run(filter.as_deref()),
     };
     match done {

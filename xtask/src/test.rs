@@ -141,7 +141,7 @@ fn cargo(arguments: &[&str]) -> Result<()> {
     cargo_with(&[], arguments)
 }
 
-fn cargo_with(variables: &[(&str, String)], arguments: &[&str]) -> Result<()> {
+pub(crate) fn cargo_with(variables: &[(&str, String)], arguments: &[&str]) -> Result<()> {
     println!("+ cargo {}", arguments.join(" "));
     let status = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
         .args(arguments)
