@@ -6,7 +6,7 @@
 
 mod capture_support;
 
-use capture_support::{MIB, Numbers, Tally, entry, lines, mixed_disk, number, whole, words};
+use capture_support::{MIB, Numbers, Tally, entry, mixed_disk, number, whole, words};
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
