@@ -130,6 +130,7 @@ fn xfs_of_64_tib_with_some_files() {
         places.extend((start / 4096 * 4096..at).step_by(4096));
     }
     assert!(places.len() > 64 * 70, "{}", places.len());
+    drop(file);
     is_the_same_at(&image, &disk, places);
     room.unmount();
 }

@@ -4,7 +4,7 @@
 use crate::say;
 use crate::test::cargo_with;
 use anyhow::{Context, Result, ensure};
-use haulier_testbed::product::{scratch, target};
+use haulier_testbed::product::scratch;
 use haulier_testbed::setup::{self, Purpose};
 
 /// How often each fault is made, by the variable that the test looks at.
@@ -38,8 +38,6 @@ pub(crate) fn run(percent: u32) -> Result<()> {
         .collect();
     variables.push(("HAULIER_FAULTS_TABLE", table.display().to_string()));
     crate::image::build(None)?;
-    let program = target().join("appliance/x86_64-unknown-linux-gnu/release/haulier");
-    variables.push(("HAULIER_SIZE_PROGRAM", program.display().to_string()));
     let mut failed = Vec::new();
     for words in TESTS {
         let fixed = ["test", "--locked"];

@@ -66,7 +66,7 @@ enum Command {
         #[arg(long, default_value_t = 1)]
         seed: u64,
     },
-    /// Map filesystems of up to 64 TiB, and say what that took
+    /// Map and capture filesystems of up to 64 TiB, and say what that took
     Size {
         /// How many files are made in some of them
         #[arg(long, default_value_t = 20_000_000)]
