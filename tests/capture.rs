@@ -259,6 +259,59 @@ fn one_flipped_bit_is_found_and_named() {
 }
 
 #[test]
+fn a_capture_that_is_not_read_back_has_the_digest_of_b3sum_and_every_flipped_bit_is_found() {
+    let capture = capture(&["--no-verify"]);
+    let image = capture.path.join("disk-0.qcow2");
+    let manifest = fs::read(capture.path.join("manifest.json")).unwrap();
+    let manifest: serde_json::Value = serde_json::from_slice(&manifest).unwrap();
+    let record = &manifest["disks"][0];
+    assert_eq!(record.get("sha256"), None);
+    let told = run_ok("b3sum", &["--no-names", image.to_str().unwrap()]);
+    assert_eq!(record["blake3"].as_str(), Some(told.trim()));
+    let sums = fs::read_to_string(capture.path.join("SHA256SUMS")).unwrap();
+    assert!(sums.contains("manifest.json") && !sums.contains("disk-0"));
+    let store = capture.store.to_str().unwrap();
+    assert_eq!(haulier(&["verify", store]).0, 0);
+    let file = fs::File::options()
+        .read(true)
+        .write(true)
+        .open(&image)
+        .unwrap();
+    let length = file.metadata().unwrap().len();
+    // Header, data, and the tables at the end.
+    for at in [
+        0,
+        9,
+        30_000,
+        65_536,
+        length / 2,
+        length - 65_537,
+        length - 1,
+    ] {
+        let mut byte = [0];
+        file.read_exact_at(&mut byte, at).unwrap();
+        file.write_all_at(&[byte[0] ^ 0x40], at).unwrap();
+        let (code, _, err) = haulier(&["verify", store]);
+        assert!(
+            code == 1 && err.contains("disk-0.qcow2"),
+            "byte {at}: {err}"
+        );
+        let out = capture.store.join("imported");
+        let (code, _, err) = haulier(&[
+            "import",
+            store,
+            "--to",
+            "qemu",
+            "--out",
+            out.to_str().unwrap(),
+        ]);
+        assert!(code != 0 && !out.exists(), "byte {at}: {err}");
+        file.write_all_at(&byte, at).unwrap();
+    }
+    assert_eq!(haulier(&["verify", store]).0, 0);
+}
+
+#[test]
 fn a_capture_killed_in_the_middle_is_visibly_not_whole() {
     let dir = tempfile::tempdir().unwrap();
     let disk = server_disk(dir.path());

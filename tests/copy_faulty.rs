@@ -3,6 +3,7 @@
 
 use haulier::capture::copy::{Source, copy_disk};
 use haulier::capture::image::{Done, Image};
+use haulier::capture::pool::Pool;
 use haulier::device::{MemDisk, ReadAt};
 use haulier::error::{Error, Kind, Result};
 use haulier::extent::{Extent, ExtentList};
@@ -89,15 +90,20 @@ fn copy(disk: &Faulty, used: &ExtentList, to: &Path) -> Result<Done> {
         disk,
         used,
         sector: SectorSize::B512,
+        earlier: None,
     };
-    copy_disk(
-        &source,
-        Image::new(writer),
-        Compression::Zstd,
-        2,
-        &|| ByteLen(u64::MAX),
-        &Recorder::default(),
-    )
+    let report = Recorder::default();
+    Pool::run(2, 1, |pool| {
+        copy_disk(
+            &source,
+            Image::new(writer),
+            Compression::Zstd,
+            pool,
+            None,
+            &|| ByteLen(u64::MAX),
+            &report,
+        )
+    })
 }
 
 /// What the image holds, according to QEMU.

@@ -61,7 +61,7 @@ fn plain_clusters_between_compressed_ones_cost_little() {
         let (mut least, mut compressed) = (0, 0);
         for (_, bytes) in content.clusters() {
             match encoder.encode(bytes) {
-                Encoded::Zero => {}
+                Encoded::Zero | Encoded::Zeroed => {}
                 Encoded::Compressed(stream) => {
                     least += stream.len();
                     compressed += 1;

@@ -1,7 +1,7 @@
 //! One disk into one image: read in disk order, hash and compress in parallel, append in order.
 //!
 //! ```text
-//! readers --4 MiB chunks--> workers (BLAKE3, compression) --> image --> writing thread
+//! readers --4 MiB chunks--> workers of the pool --> image --> writing thread
 //!    ^------------------------- empty buffers ----------------------|
 //! ```
 //!
@@ -11,21 +11,22 @@
 //! A chunk that cannot be read is left for the end: what is well is on the medium before a disk
 //! that is about to die is asked for the rest.
 
+use super::disks::Gate;
 use super::image::{Chunk, Done, Image};
-use super::level::Level;
+use super::pool::{How, Job, Pool, Raw, Ready};
 use super::read::ChunkReader;
+use super::since::Earlier;
 use crate::device::{AlignedBuf, ReadAt};
 use crate::error::{Error, Kind, Result};
 use crate::extent::{Extent, ExtentList};
-use crate::qcow2::{CLUSTER_BYTES, Compression, Encoder, Storage};
+use crate::qcow2::{Compression, Encoder, Storage};
 use crate::report::{Progress, Report};
-use crate::store::{CHUNK_BYTES, chunk_digest};
+use crate::store::CHUNK_BYTES;
 use crate::units::{ByteLen, SectorSize};
 use crate::warn;
 use std::collections::BTreeMap;
-use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
-use std::sync::{Mutex, PoisonError};
-use std::time::Instant;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// How many chunks are asked of the disk at once.
 const READERS: usize = 3;
@@ -39,22 +40,8 @@ pub struct Source<'a, D: ReadAt + ?Sized> {
     pub used: &'a ExtentList,
     /// The unit in which bad spots are told apart.
     pub sector: SectorSize,
-}
-
-/// A chunk on its way: its number among the chunks that are read, its place, its bytes.
-struct Raw {
-    turn: u64,
-    place: Extent,
-    read: u64,
-    bytes: AlignedBuf,
-}
-
-/// What comes back of a chunk, with its buffer.
-struct Ready {
-    turn: u64,
-    bytes: AlignedBuf,
-    /// Nothing: its place could not be read.
-    chunk: Result<Chunk, Extent>,
+    /// What an earlier capture has of it: then only what changed is stored.
+    pub earlier: Option<&'a Earlier>,
 }
 
 /// What readers take from, one at a time: a buffer, and then the next chunk, so that a chunk that
@@ -64,18 +51,20 @@ struct Todo<P> {
     places: P,
 }
 
-/// Goes on with `image` of `source`; it may have been begun earlier. `threads` workers compress;
-/// `taken` says how much of the image the medium has.
+/// Goes on with `image` of `source`, with the workers of `pool`; it may have been begun earlier.
+/// `gate` has reading wait while it is closed; `taken` says how much of the image the medium has.
 ///
 /// # Errors
-/// When the source is gone or the destination full or gone; the image is then not readable as one.
-pub fn copy_disk<D: ReadAt + ?Sized, S: Storage>(
-    source: &Source<'_, D>,
+/// When the source is gone or the destination full or gone, or the pool stopped; the image is then
+/// not readable as one.
+pub fn copy_disk<'env, D: ReadAt + ?Sized, S: Storage>(
+    source: &Source<'env, D>,
     mut image: Image<S>,
     compression: Compression,
-    threads: usize,
+    pool: &Pool<'env>,
+    gate: Option<&Gate>,
     taken: &dyn Fn() -> ByteLen,
-    report: &dyn Report,
+    report: &'env dyn Report,
 ) -> Result<Done> {
     let total = source.used.total();
     let show = |image: &mut Image<S>| {
@@ -87,7 +76,18 @@ pub fn copy_disk<D: ReadAt + ?Sized, S: Storage>(
         });
     };
     let reader = ChunkReader::new(source.disk, source.used, source.sector);
-    first_pass(source, &reader, &mut image, compression, threads, &show)?;
+    let how = Arc::new(How {
+        compression,
+        earlier: source.earlier,
+        report,
+    });
+    let readers = Readers {
+        reader: &reader,
+        how: &how,
+        pool,
+        gate,
+    };
+    first_pass(source, &readers, &mut image, &show)?;
 
     let mut encoder = Encoder::new(compression)?;
     let deferred = image.deferred().to_vec();
@@ -105,7 +105,7 @@ pub fn copy_disk<D: ReadAt + ?Sized, S: Storage>(
         let start = index.saturating_mul(CHUNK_BYTES);
         let end = start.saturating_add(CHUNK_BYTES).min(source.disk.size().0);
         if let Some(place) = Extent::between(start, end) {
-            let chunk = rescue(&reader, &mut encoder, place)?;
+            let chunk = rescue(&reader, &how, &mut encoder, place)?;
             image.append_late(chunk)?;
             // Each may have cost minutes.
             image.checkpoint()?;
@@ -118,71 +118,67 @@ pub fn copy_disk<D: ReadAt + ?Sized, S: Storage>(
 /// Reads around what cannot be read.
 fn rescue<D: ReadAt + ?Sized>(
     reader: &ChunkReader<'_, D>,
+    how: &How<'_>,
     encoder: &mut Encoder,
     place: Extent,
 ) -> Result<Chunk> {
     let mut bytes = AlignedBuf::new(chunk_len()?);
     bytes.set_len(usize::try_from(place.len().0).unwrap_or(0));
     let (read, bad) = reader.rescue(place, &mut bytes)?;
-    Ok(encode(encoder, place, read.0, &bytes, bad))
+    Ok(how.encode(encoder, place, read.0, &bytes, bad))
 }
 
 /// All chunks that `image` does not have yet, but those that cannot be read.
-fn first_pass<D: ReadAt + ?Sized, S: Storage>(
-    source: &Source<'_, D>,
-    reader: &ChunkReader<'_, D>,
+fn first_pass<'env, D: ReadAt + ?Sized, S: Storage>(
+    source: &Source<'env, D>,
+    readers: &Readers<'_, 'env, D>,
     image: &mut Image<S>,
-    compression: Compression,
-    threads: usize,
     show: &dyn Fn(&mut Image<S>),
 ) -> Result<()> {
-    let threads = threads.max(1);
-    let buffers = threads.saturating_add(READERS).saturating_add(2);
+    let Readers {
+        reader, how, pool, ..
+    } = *readers;
+    let buffers = pool.chunks_a_disk().saturating_add(READERS);
     let (empty_in, empty_out) = channel::<AlignedBuf>();
-    let (work_in, work_out) = sync_channel::<Raw>(buffers);
     let (ready_in, ready_out) = channel::<Result<Ready>>();
     for _ in 0..buffers {
         // Cannot fail: the receiver lives until the scope ends.
         let _ = empty_in.send(AlignedBuf::new(chunk_len()?));
     }
-    let work_out = Mutex::new(work_out);
     let skip = usize::try_from(image.next()).unwrap_or(usize::MAX);
-    let places = (0_u64..).zip(chunks_of(source.used, source.disk.size()));
+    // What was not zero then may be gone from what is used now.
+    let wanted = source.earlier.map(|earlier| earlier.wanted(source.used));
+    let wanted = wanted.as_ref().unwrap_or(source.used);
+    let places = (0_u64..).zip(chunks_of(wanted, source.disk.size()));
     let todo = Mutex::new(Todo {
         empty: empty_out,
         places: places.skip(skip),
     });
-    let level = Level::new();
 
     std::thread::scope(|scope| {
         for _ in 0..READERS {
-            let (work_in, ready_in) = (work_in.clone(), ready_in.clone());
+            let ready = ready_in.clone();
             let todo = &todo;
-            scope.spawn(move || read_chunks(reader, todo, &work_in, &ready_in));
-        }
-        drop(work_in);
-        for _ in 0..threads {
-            let ready_in = ready_in.clone();
-            let (work_out, level) = (&work_out, &level);
-            scope.spawn(move || encode_chunks(compression, level, work_out, &ready_in));
+            scope.spawn(move || readers.read(todo, &ready));
         }
         drop(ready_in);
 
-        let mut pilot = level.pilot(threads);
         let mut order = Order {
             waiting: BTreeMap::new(),
             empty: empty_in,
         };
-        let mut encoder = Encoder::new(compression)?;
+        let mut encoder = Encoder::new(how.compression)?;
         for ready in ready_out {
+            if pool.is_stopped() {
+                return Err(Error::new(Kind::Io, "another disk could not be captured"));
+            }
             order.take(ready?, image, &mut |place| {
-                rescue(reader, &mut encoder, place)
+                rescue(reader, how, &mut encoder, place)
             })?;
-            pilot.look();
+            pool.look();
             show(image);
         }
-        // After an error `order` is gone, and without buffers coming back the readers end, and with
-        // them the workers.
+        // After an error `order` is gone, and without buffers coming back the readers end.
         Ok(())
     })
 }
@@ -208,108 +204,58 @@ fn chunk_len() -> Result<usize> {
         .map_err(|_| Error::corrupt("a chunk does not fit the address space"))
 }
 
-fn read_chunks<D: ReadAt + ?Sized>(
-    reader: &ChunkReader<'_, D>,
-    todo: &Mutex<Todo<impl Iterator<Item = (u64, Extent)>>>,
-    work: &SyncSender<Raw>,
-    ready: &Sender<Result<Ready>>,
-) {
-    loop {
-        let mut next = todo.lock().unwrap_or_else(PoisonError::into_inner);
-        // The other side hung up: it knows why.
-        let Ok(mut bytes) = next.empty.recv() else {
-            return;
-        };
-        let Some((turn, place)) = next.places.next() else {
-            return;
-        };
-        drop(next);
-        bytes.set_len(usize::try_from(place.len().0).unwrap_or(0));
-        let sent = match reader.fill(place, &mut bytes) {
-            Ok(read) => {
-                let read = read.0;
-                work.send(Raw {
-                    turn,
-                    place,
-                    read,
-                    bytes,
-                })
-                .is_ok()
-            }
-            Err(error) if error.kind() == Kind::Io => ready
-                .send(Ok(Ready {
-                    turn,
-                    bytes,
-                    chunk: Err(place),
-                }))
-                .is_ok(),
-            Err(error) => {
-                let _ = ready.send(Err(error));
-                false
-            }
-        };
-        if !sent {
-            return;
-        }
-    }
+/// What the readers of a disk have in common.
+struct Readers<'a, 'env, D: ReadAt + ?Sized> {
+    reader: &'a ChunkReader<'a, D>,
+    how: &'a Arc<How<'env>>,
+    pool: &'a Pool<'env>,
+    gate: Option<&'a Gate>,
 }
 
-fn encode_chunks(
-    compression: Compression,
-    level: &Level,
-    work: &Mutex<Receiver<Raw>>,
-    ready: &Sender<Result<Ready>>,
-) {
-    let mut encoder = match Encoder::new(compression) {
-        Ok(encoder) => encoder,
-        Err(error) => {
-            // If nobody listens any more, somebody else has failed and said so.
-            let _ = ready.send(Err(error));
-            return;
+impl<D: ReadAt + ?Sized> Readers<'_, '_, D> {
+    fn read(
+        &self,
+        todo: &Mutex<Todo<impl Iterator<Item = (u64, Extent)>>>,
+        ready: &Sender<Result<Ready>>,
+    ) {
+        loop {
+            if let Some(gate) = self.gate {
+                gate.pass();
+            }
+            let mut next = todo.lock().unwrap_or_else(PoisonError::into_inner);
+            // The other side hung up: it knows why.
+            let Ok(mut bytes) = next.empty.recv() else {
+                return;
+            };
+            let Some((turn, place)) = next.places.next() else {
+                return;
+            };
+            drop(next);
+            bytes.set_len(usize::try_from(place.len().0).unwrap_or(0));
+            let sent = match self.reader.fill(place, &mut bytes) {
+                Ok(read) => {
+                    let raw = Raw {
+                        turn,
+                        place,
+                        read: read.0,
+                        bytes,
+                    };
+                    let (how, ready) = (Arc::clone(self.how), ready.clone());
+                    self.pool.send(Job { raw, how, ready }).is_ok()
+                }
+                Err(error) if error.kind() == Kind::Io => {
+                    let chunk = Err(place);
+                    ready.send(Ok(Ready { turn, bytes, chunk })).is_ok()
+                }
+                Err(error) => {
+                    let _ = ready.send(Err(error));
+                    false
+                }
+            };
+            if !sent {
+                return;
+            }
         }
-    };
-    loop {
-        let next = work.lock().unwrap_or_else(PoisonError::into_inner).recv();
-        let Ok(raw) = next else { return };
-        let start = Instant::now();
-        if let Err(error) = encoder.set_level(level.now()) {
-            let _ = ready.send(Err(error));
-            return;
-        }
-        let chunk = encode(
-            &mut encoder,
-            raw.place,
-            raw.read,
-            &raw.bytes,
-            ExtentList::new(),
-        );
-        level.worked(start);
-        let encoded = Ready {
-            turn: raw.turn,
-            bytes: raw.bytes,
-            chunk: Ok(chunk),
-        };
-        if ready.send(Ok(encoded)).is_err() {
-            return;
-        }
-    }
-}
-
-fn encode(encoder: &mut Encoder, place: Extent, read: u64, bytes: &[u8], bad: ExtentList) -> Chunk {
-    let digest = chunk_digest(bytes);
-    let clusters = match digest {
-        None => Vec::new(),
-        Some(_) => bytes
-            .chunks(CLUSTER_BYTES)
-            .map(|c| encoder.encode(c))
-            .collect(),
-    };
-    Chunk {
-        place,
-        read,
-        digest,
-        clusters,
-        bad,
     }
 }
 

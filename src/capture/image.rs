@@ -18,6 +18,9 @@ const CHECKPOINT_READ: u64 = 512 << 20;
 /// How many of the image's tables may wait in memory (64 KiB each) for deferred chunks.
 const MOST_HELD: usize = 512;
 
+/// How a cluster of zeros over an image below where it is not is noted: no stream is that short.
+const ZEROED: u32 = 1;
+
 /// A chunk that was read and encoded.
 #[derive(Debug)]
 pub struct Chunk {
@@ -314,6 +317,7 @@ fn first_cluster(index: u64) -> GuestCluster {
 fn stored(chunk: &Chunk) -> Stored {
     let length = |encoded: &Encoded| match encoded {
         Encoded::Zero => 0,
+        Encoded::Zeroed => ZEROED,
         Encoded::Compressed(bytes) | Encoded::Plain(bytes) => {
             u32::try_from(bytes.len()).unwrap_or(u32::MAX)
         }
@@ -329,6 +333,7 @@ fn stored(chunk: &Chunk) -> Stored {
 fn stand_in(length: u32) -> Encoded {
     match usize::try_from(length).unwrap_or(usize::MAX) {
         0 => Encoded::Zero,
+        1 => Encoded::Zeroed,
         length if length < CLUSTER_BYTES => Encoded::Compressed(vec![0; length]),
         // A longer one is none of ours: the writer refuses what is not a cluster.
         length => Encoded::Plain(vec![0; length.min(CLUSTER_BYTES.saturating_add(1))]),

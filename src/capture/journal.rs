@@ -16,7 +16,7 @@ use crate::device::DiskIdentity;
 use crate::error::{Error, Kind, Result};
 use crate::extent::ExtentList;
 use crate::qcow2::Compression;
-use crate::store::Digest;
+use crate::store::{Digest, Since};
 use serde::{Deserialize, Serialize};
 use std::fs::File;
 use std::io::{BufRead, BufReader};
@@ -40,6 +40,9 @@ pub struct Head {
     pub compression: Compression,
     /// When the capture began.
     started: String,
+    /// The image below, of an earlier capture.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<Since>,
 }
 
 /// What came until a checkpoint.
@@ -82,7 +85,8 @@ pub enum What {
 pub struct Stored {
     /// Its digest; nothing if it is all zeros.
     pub blake3: Option<Digest>,
-    /// The length of each of its clusters in the image, in bytes: 0 for zeros, 65,536 for plain.
+    /// The length of each of its clusters in the image, in bytes: 0 for zeros and for what
+    /// the image below holds, 1 for zeros over it, 65,536 for plain.
     pub clusters: Vec<u32>,
     /// What of it could not be read, and is zero: first byte on the disk and length.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -103,7 +107,20 @@ impl Head {
             used: digest_of(used),
             compression,
             started: started.to_string(),
+            since: None,
         }
+    }
+
+    /// The file below the image.
+    pub fn backing(&self) -> Option<String> {
+        self.since.as_ref().map(Since::backing)
+    }
+
+    /// The same, of an image over that of an earlier capture.
+    #[must_use]
+    pub fn since(mut self, since: Option<Since>) -> Self {
+        self.since = since;
+        self
     }
 
     /// When the capture began.
@@ -116,11 +133,17 @@ impl Head {
             .map_err(|e| Error::corrupt("reading the time of a journal").because(e))
     }
 
-    /// Refuses another disk than the one whose image was begun, or one that was written to since.
+    /// Refuses another disk than the one whose image was begun, or one that was written to since, or
+    /// another earlier capture below it.
     ///
     /// # Errors
     /// [`Kind::Refused`], with what differs.
-    pub fn refuse_other(&self, source: &DiskIdentity, used: &ExtentList) -> Result<()> {
+    pub fn refuse_other(
+        &self,
+        source: &DiskIdentity,
+        used: &ExtentList,
+        since: Option<&Since>,
+    ) -> Result<()> {
         let begun = &self.source;
         // The path may be another after a restart.
         let facts = |d: &DiskIdentity| {
@@ -141,6 +164,18 @@ impl Head {
             .advise(
                 "Name the disks in the same order as before, or capture anew without --resume",
             ));
+        }
+        if self.since.as_ref() != since {
+            let of = |since: Option<&Since>| {
+                since.map_or("no earlier capture".into(), |since| since.backing())
+            };
+            return Err(Error::refused(format!(
+                "the image of {} was begun over {}, not over {}",
+                source.describe(),
+                of(self.since.as_ref()),
+                of(since)
+            ))
+            .advise("Capture anew, without --resume"));
         }
         if self.used != digest_of(used) {
             return Err(Error::refused(format!(
@@ -350,10 +385,24 @@ mod tests {
         );
         let mut moved = identity("A");
         moved.path = "/dev/sdb".into();
-        head.refuse_other(&moved, &used(4096)).unwrap();
+        head.refuse_other(&moved, &used(4096), None).unwrap();
         for (disk, end) in [("B", 4096), ("A", 8192)] {
-            let error = head.refuse_other(&identity(disk), &used(end)).unwrap_err();
+            let error = head
+                .refuse_other(&identity(disk), &used(end), None)
+                .unwrap_err();
             assert_eq!(error.kind(), Kind::Refused);
+        }
+        let since = |capture: &str| Since {
+            capture: capture.into(),
+            manifest_sha256: Digest([1; 32]),
+            file: "disk-0.qcow2".into(),
+        };
+        let over = head.clone().since(Some(since("1")));
+        let same = |head: &Head, since| head.refuse_other(&identity("A"), &used(4096), since);
+        let (first, second) = (since("1"), since("2"));
+        same(&over, Some(&first)).unwrap();
+        for (head, since) in [(&over, None), (&over, Some(&second)), (&head, Some(&first))] {
+            assert_eq!(same(head, since).unwrap_err().kind(), Kind::Refused);
         }
     }
 }

@@ -11,6 +11,7 @@
 )]
 
 use crate::qcow2::encode::ZSTD_BASE;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
@@ -34,16 +35,18 @@ const PATIENCE: u32 = 25;
 #[derive(Debug)]
 pub struct Level {
     step: AtomicUsize,
-    /// Nanoseconds that workers spent since the last decision.
+    /// Nanoseconds that workers spent.
     worked: AtomicU64,
 }
 
 /// Decides; there is one.
 #[derive(Debug)]
-pub struct Pilot<'a> {
-    level: &'a Level,
+pub struct Pilot {
+    level: Arc<Level>,
     workers: u64,
+    /// The last decision, and what workers had spent until then.
     since: Instant,
+    before: u64,
     /// Windows until the next step up may be tried.
     wait: u32,
 }
@@ -69,14 +72,9 @@ impl Level {
         self.worked.fetch_add(nanos, Ordering::Relaxed);
     }
 
-    /// Decides from now on, for so many workers.
-    pub fn pilot(&self, workers: usize) -> Pilot<'_> {
-        Pilot {
-            level: self,
-            workers: u64::try_from(workers).unwrap_or(1).max(1),
-            since: Instant::now(),
-            wait: 0,
-        }
+    /// Nanoseconds that all workers together were busy so far.
+    pub fn busy(&self) -> u64 {
+        self.worked.load(Ordering::Relaxed)
     }
 }
 
@@ -86,7 +84,18 @@ impl Default for Level {
     }
 }
 
-impl Pilot<'_> {
+impl Pilot {
+    /// Decides about `level` from now on, for so many workers.
+    pub fn new(level: Arc<Level>, workers: usize) -> Self {
+        Self {
+            before: level.busy(),
+            level,
+            workers: u64::try_from(workers).unwrap_or(1).max(1),
+            since: Instant::now(),
+            wait: 0,
+        }
+    }
+
     /// Called often; decides once in a while.
     pub fn look(&mut self) {
         let elapsed = self.since.elapsed();
@@ -94,7 +103,9 @@ impl Pilot<'_> {
             return;
         }
         self.since = Instant::now();
-        let worked = self.level.worked.swap(0, Ordering::Relaxed);
+        let busy = self.level.busy();
+        let worked = busy.saturating_sub(self.before);
+        self.before = busy;
         let nanos = u64::try_from(elapsed.as_nanos()).unwrap_or(u64::MAX);
         let share = worked
             .saturating_mul(100)
@@ -133,8 +144,8 @@ mod tests {
 
     #[test]
     fn idle_workers_compress_harder_and_busy_ones_give_way_and_wait() {
-        let level = Level::new();
-        let mut pilot = level.pilot(2);
+        let level = Arc::new(Level::new());
+        let mut pilot = Pilot::new(Arc::clone(&level), 2);
         assert_eq!(level.now(), ZSTD_BASE);
         pilot.decide(100);
         assert_eq!(level.now(), ZSTD_BASE);

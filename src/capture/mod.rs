@@ -3,20 +3,26 @@
 //! could be taken for one.
 //!
 //! `plan` says what will be read and written; `read` gets chunks off a disk, around bad sectors;
-//! `copy` turns one disk into one image, as hard compressed as there is time (`level`); `image` is
-//! that image as it grows, with its checkpoints in a `journal`; `resume` begins one or takes up an
-//! interrupted one; `rescue_map` says what was read in the words of GNU ddrescue; `session` is a
-//! capture from its beginning to its commit.
+//! `disks` has several of them copied at once where that is faster (`pace`); `copy` turns one disk
+//! into one image, whose chunks the workers of a `pool` compress as hard as there is time for
+//! (`level`); `image` is that image as it grows, with its checkpoints in a `journal`; `resume` begins
+//! one or takes up an interrupted one; `since` finds what an earlier one has already; `rescue_map`
+//! says what was read in the words of GNU ddrescue; `session` is a capture from its beginning to its
+//! commit.
 
 pub mod copy;
+pub mod disks;
 pub mod image;
 pub mod journal;
 pub mod level;
+mod pace;
 pub mod plan;
+pub mod pool;
 pub mod read;
 pub mod rescue_map;
 pub mod resume;
 pub mod session;
+pub mod since;
 
 pub use plan::Plan;
 pub use rescue_map::rescue_map;

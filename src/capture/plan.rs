@@ -2,6 +2,7 @@
 
 use super::copy::chunks_of;
 use super::read::ChunkReader;
+use super::since::{self, Earlier};
 use crate::device::{Disk, DiskIdentity, ReadAt};
 use crate::error::{Error, Result};
 use crate::extent::Extent;
@@ -13,6 +14,12 @@ use serde::Serialize;
 
 /// How many clusters of a disk are compressed to tell how large its image will be.
 const SAMPLES: usize = 256;
+
+/// How many chunks of a disk are compared to tell how much of it changed since an earlier capture.
+const SAMPLED_CHUNKS: usize = 48;
+
+/// The least that the image of a second pass is taken for: its tables.
+const LEAST_BYTES: u64 = 1 << 20;
 
 /// What is needed on the medium besides the images: tables, manifest, log.
 const OVERHEAD_BYTES: u64 = 4 << 20;
@@ -29,6 +36,9 @@ pub struct DiskPlan {
     pub read_bytes: u64,
     /// How large its image will be, from samples.
     pub estimated_image_bytes: u64,
+    /// The earlier capture: only what changed since is stored.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub since: Option<String>,
 }
 
 /// What a capture would read and write.
@@ -81,6 +91,28 @@ impl Plan {
         })
     }
 
+    /// Makes it that of a second pass over what `earlier` has of each of `disks`. Some chunks are read
+    /// whole to tell how many changed.
+    ///
+    /// # Errors
+    /// When a disk is gone.
+    pub fn since(&mut self, disks: &[Disk], earlier: &[Earlier]) -> Result<()> {
+        for ((plan, disk), earlier) in self.disks.iter_mut().zip(disks).zip(earlier) {
+            let (looked, changed) =
+                since::sample(disk, &plan.map.extents, earlier, SAMPLED_CHUNKS)?;
+            let all = plan.estimated_image_bytes;
+            let part = u128::from(all)
+                .saturating_mul(u128::from(changed))
+                .checked_div(u128::from(looked))
+                .and_then(|part| u64::try_from(part).ok());
+            plan.estimated_image_bytes = part.unwrap_or(0).saturating_add(LEAST_BYTES);
+            plan.since = Some(earlier.since.capture.clone());
+        }
+        let sum = |sum: u64, disk: &DiskPlan| sum.saturating_add(disk.estimated_image_bytes);
+        self.estimated_bytes = self.disks.iter().fold(OVERHEAD_BYTES, sum);
+        Ok(())
+    }
+
     /// Refuses a capture that will not fit, with both numbers.
     pub fn refuse_if_too_large(&self, medium: &str) -> Result<()> {
         if self.estimated_bytes <= self.free_bytes {
@@ -93,7 +125,7 @@ impl Plan {
             ByteLen(self.free_bytes),
             self.free_bytes
         ))
-        .advise("Use a larger stick, choose fewer disks, or move finished captures off the stick"))
+        .advise("Use a larger stick, choose fewer disks, or move finished captures off the stick (with those that build on them)"))
     }
 
     /// Whether it might not fit after all, should the samples have been lucky.
@@ -112,6 +144,11 @@ impl Plan {
                 ByteLen(disk.disk.size_bytes),
                 ByteLen(disk.estimated_image_bytes)
             ));
+            if let Some(since) = &disk.since {
+                text.push_str(&format!(
+                    "  second pass: only what changed since {since} is stored, and needs that capture\n"
+                ));
+            }
         }
         text.push_str(&format!(
             "In all: about {} to write (at most {}), {} free\n",
@@ -141,7 +178,7 @@ impl DiskPlan {
             let (read, _) = reader.rescue(place, buf)?;
             sampled = sampled.saturating_add(read.0);
             encoded = encoded.saturating_add(match encoder.encode(buf) {
-                Encoded::Zero => 0,
+                Encoded::Zero | Encoded::Zeroed => 0,
                 Encoded::Compressed(bytes) | Encoded::Plain(bytes) => {
                     u64::try_from(bytes.len()).unwrap_or(u64::MAX)
                 }
@@ -159,6 +196,7 @@ impl DiskPlan {
             estimated_image_bytes: ratio_of(read_bytes).saturating_add(read_bytes / 4096),
             read_bytes,
             map,
+            since: None,
         })
     }
 }

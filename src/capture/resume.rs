@@ -8,7 +8,8 @@ use crate::error::{Error, Kind, Result};
 use crate::extent::{Extent, ExtentList};
 use crate::qcow2::{Compression, Writer};
 use crate::store::append::{AppendFile, Taken};
-use crate::store::{CHUNK_BYTES, ChunkList, FileReader, chunk_digest};
+use crate::store::tree::TreeDigest;
+use crate::store::{CHUNK_BYTES, ChunkList, FileReader, Since, chunk_digest};
 use crate::units::{ByteLen, ByteOffset};
 use std::fs::File;
 use std::io::Write;
@@ -34,13 +35,16 @@ pub struct Begun {
     pub taken: Taken,
     /// How its clusters are compressed.
     pub compression: Compression,
+    /// Its digest, if it is taken while it is written.
+    pub digest: Option<TreeDigest>,
 }
 
-/// Begins the image of a disk of `size` bytes in new files.
+/// Begins the image of a disk of `size` bytes in new files; `digested` if its digest is to be taken
+/// while it is written.
 ///
 /// # Errors
 /// When they are there already, or cannot be made.
-pub fn begin(files: &Files, head: &Head, size: ByteLen) -> Result<Begun> {
+pub fn begin(files: &Files, head: &Head, size: ByteLen, digested: bool) -> Result<Begun> {
     let making = |path: &Path, e| Error::io(format!("making {}", path.display()), e);
     let new = |path: &Path| {
         let made = File::options().write(true).create_new(true).open(path);
@@ -53,35 +57,40 @@ pub fn begin(files: &Files, head: &Head, size: ByteLen) -> Result<Begun> {
         .and_then(|()| journal.sync_all())
         .map_err(|e| Error::io(format!("writing {}", files.journal.display()), e))?;
     new(&files.image)?;
-    let storage = AppendFile::open(&files.image, ByteLen(0), Some(journal))?;
+    let mut storage = AppendFile::open(&files.image, ByteLen(0), Some(journal))?;
     let taken = storage.taken();
+    let digest = digested.then(|| storage.digested());
     Ok(Begun {
-        image: Image::new(Writer::create(storage, size, head.compression)?),
+        image: Image::new(Writer::create(storage, size, head.compression)?.over(head.backing())),
         taken,
         compression: head.compression,
+        digest,
     })
 }
 
-/// When the capture began whose first journal this is; nothing if it has none yet.
+/// The head of a journal; nothing if it has none yet.
 ///
 /// # Errors
 /// When it cannot be read.
-pub fn started(journal: &Path) -> Result<Option<jiff::Timestamp>> {
+pub fn head(journal: &Path) -> Result<Option<Head>> {
     if !journal.exists() {
         return Ok(None);
     }
-    match journal::read(journal, |_, _| Ok(()))? {
-        Some((head, _)) => head.started().map(Some),
-        None => Ok(None),
-    }
+    let found = journal::read(journal, |_, _| Ok(()))?;
+    Ok(found.map(|(head, _)| head))
 }
 
 /// Takes up the image of `disk` after its last checkpoint; `None` if it has none. The disk has to
-/// be the one whose image was begun, and to hold what it held.
+/// be the one whose image was begun, over that of `since`, and to hold what it held.
 ///
 /// # Errors
 /// [`Kind::Refused`], with the reason, when it is not; and when something cannot be read.
-pub fn go_on(files: &Files, disk: &Disk, used: &ExtentList) -> Result<Option<Begun>> {
+pub fn go_on(
+    files: &Files,
+    disk: &Disk,
+    used: &ExtentList,
+    since: Option<&Since>,
+) -> Result<Option<Begun>> {
     if !files.journal.exists() || !files.image.exists() {
         return Ok(None);
     }
@@ -89,7 +98,7 @@ pub fn go_on(files: &Files, disk: &Disk, used: &ExtentList) -> Result<Option<Beg
     let mut end = None;
     let found = journal::read(&files.journal, |head, note| {
         // Before anything of the image is touched.
-        head.refuse_other(identity, used)?;
+        head.refuse_other(identity, used, since)?;
         end = Some(note.end);
         Ok(())
     })?;
@@ -118,7 +127,8 @@ pub fn go_on(files: &Files, disk: &Disk, used: &ExtentList) -> Result<Option<Beg
     let storage = AppendFile::open(&files.image, ByteLen(end), Some(journal))?;
     let taken = storage.taken();
     let size = ByteLen(identity.size_bytes);
-    let mut image = Image::new(Writer::replay(storage, size, head.compression)?);
+    let writer = Writer::replay(storage, size, head.compression)?.over(head.backing());
+    let mut image = Image::new(writer);
     journal::read(&files.journal, |_, note| image.again(note)).map_err(|e| {
         if e.kind() == Kind::Corrupt {
             lost(e.to_string())
@@ -137,6 +147,8 @@ pub fn go_on(files: &Files, disk: &Disk, used: &ExtentList) -> Result<Option<Beg
         image,
         taken,
         compression: head.compression,
+        // What is there already would have to be read.
+        digest: None,
     }))
 }
 

@@ -1,11 +1,13 @@
 //! A capture from its beginning to its commit.
 
-use super::copy::{Source, copy_disk};
+use super::copy::Source;
+use super::disks::{Copied, Work, copy_all};
 use super::image::Done;
 use super::journal::Head;
 use super::plan::{DiskPlan, Plan};
 use super::rescue_map;
 use super::resume::{self, Begun, Files};
+use super::since::{self, Earlier};
 use crate::cli::args::CaptureOptions;
 use crate::device::{Disk, ReadAt};
 use crate::error::{Error, Kind, Result};
@@ -14,16 +16,13 @@ use crate::inventory::Machine;
 use crate::lost::name_losses;
 use crate::report::log::Log;
 use crate::report::{Level, Report};
-use crate::store::{CaptureDir, DiskRecord, Manifest, layout, manifest, seal};
+use crate::store::{CaptureDir, DiskRecord, Manifest, Since, layout, manifest, seal};
 use crate::units::ByteLen;
 use crate::usedmap::DiskInfo;
 use crate::vm::{self, VmDisk, VmPlan};
 use crate::volume::crypt::Secrets;
 use crate::{say, warn};
 use std::path::{Path, PathBuf};
-
-/// More workers than this starve the reader of a fast array, and of memory.
-const MOST_WORKERS: usize = 12;
 
 /// Losses beyond these are only in their file.
 const MOST_LOSSES_SHOWN: usize = 40;
@@ -149,6 +148,18 @@ pub fn run(request: &Request, log: &Log, report: &dyn Report) -> Result<Outcome>
         }
         found => found,
     };
+    let begun = match &interrupted {
+        Some(directory) => resume::head(&directory.journal(0))?,
+        None => None,
+    };
+    let earlier = since::find(
+        &request.store,
+        &request.machine,
+        name,
+        &request.disks,
+        request.options.since.as_deref(),
+        &begun.as_ref().map(|head| head.since.clone()),
+    )?;
     // What is there already needs no room any more.
     let there = interrupted.as_ref().map_or(Ok(0), CaptureDir::bytes)?;
     let free = free_space(&request.store)?;
@@ -158,12 +169,13 @@ pub fn run(request: &Request, log: &Log, report: &dyn Report) -> Result<Outcome>
         "Reading the used maps of {} disk(s)",
         request.disks.len()
     );
-    let plan = Plan::new(
+    let mut plan = Plan::new(
         &request.disks,
         free,
         request.options.compression,
         &request.secrets,
     )?;
+    plan.since(&request.disks, &earlier)?;
     for line in plan.to_text().lines() {
         say!(report, "{line}");
     }
@@ -188,12 +200,16 @@ pub fn run(request: &Request, log: &Log, report: &dyn Report) -> Result<Outcome>
         None => CaptureDir::begin(&request.store, name, now)?,
     };
     // A capture that is gone on with began when it was begun.
-    let started = resume::started(&directory.journal(0))?.unwrap_or(now);
+    let started = match &begun {
+        Some(head) => head.started()?,
+        None => now,
+    };
     log.attach(&directory.file(layout::LOG))
         .map_err(|e| Error::io("beginning capture.log", e))?;
     let session = Session {
         request,
         plan: &plan,
+        earlier: &earlier,
         directory: &directory,
         started,
         going_on,
@@ -232,6 +248,8 @@ pub fn run(request: &Request, log: &Log, report: &dyn Report) -> Result<Outcome>
 struct Session<'a> {
     request: &'a Request,
     plan: &'a Plan,
+    /// What an earlier capture has of each disk; empty without one.
+    earlier: &'a [Earlier],
     directory: &'a CaptureDir,
     started: jiff::Timestamp,
     /// Whether an interrupted capture is gone on with.
@@ -252,15 +270,7 @@ impl Session<'_> {
             .map(|(number, (disk, plan))| self.take_up(number, disk, plan))
             .collect::<Result<Vec<_>>>()?;
         self.write_configuration(&names)?;
-        let disks = self
-            .request
-            .disks
-            .iter()
-            .zip(&self.plan.disks)
-            .zip(begun)
-            .enumerate()
-            .map(|(number, ((disk, plan), begun))| self.capture_disk(number, disk, plan, begun))
-            .collect::<Result<Vec<_>>>()?;
+        let disks = self.capture_disks(begun)?;
         if disks.iter().any(|disk| !disk.bad_ranges.is_empty()) {
             self.write_losses(&disks)?;
         }
@@ -350,12 +360,13 @@ impl Session<'_> {
                 record.compression,
                 self.started,
             );
-            head.refuse_other(identity, used)?;
+            let head = head.since(record.since.clone());
+            head.refuse_other(identity, used, self.since(number))?;
             say!(self.report, "{}: captured already", identity.describe());
             return Ok(Took::All(Box::new(record)));
         }
         let files = self.files(number);
-        let Some(begun) = resume::go_on(&files, disk, used)? else {
+        let Some(begun) = resume::go_on(&files, disk, used, self.since(number))? else {
             // Not as far as its first checkpoint.
             for path in [&files.image, &files.journal] {
                 match std::fs::remove_file(path) {
@@ -377,6 +388,11 @@ impl Session<'_> {
         Ok(Took::Part(Box::new(begun)))
     }
 
+    /// The image below that of a disk.
+    fn since(&self, number: usize) -> Option<&Since> {
+        self.earlier.get(number).map(|earlier| &earlier.since)
+    }
+
     fn files(&self, number: usize) -> Files {
         Files {
             image: self.directory.file(&layout::disk_file(number)),
@@ -384,53 +400,73 @@ impl Session<'_> {
         }
     }
 
-    fn capture_disk(
-        &self,
-        number: usize,
-        disk: &Disk,
-        plan: &DiskPlan,
-        took: Took,
-    ) -> Result<DiskRecord> {
-        let identity = disk.identity();
-        let used = &plan.map.extents;
-        let begun = match took {
-            Took::All(record) => return Ok(*record),
-            Took::Part(begun) => *begun,
-            Took::Nothing => {
-                let compression = self.request.options.compression;
-                let head = Head::new(identity, used, compression, self.started);
-                resume::begin(&self.files(number), &head, disk.size())?
+    /// Copies what is not copied yet, then reads each image back.
+    fn capture_disks(&self, took: Vec<Took>) -> Result<Vec<DiskRecord>> {
+        let mut records: Vec<Option<DiskRecord>> = Vec::new();
+        let mut work = Vec::new();
+        for (number, took) in took.into_iter().enumerate() {
+            let (record, begun) = match took {
+                Took::All(record) => (Some(*record), None),
+                Took::Part(begun) => (None, Some(begun)),
+                Took::Nothing => (None, None),
+            };
+            if record.is_none() {
+                work.push((number, self.work(number, begun)));
             }
-        };
-        let name = layout::disk_file(number);
-        let workers = std::thread::available_parallelism()
-            .map_or(1, usize::from)
-            .min(MOST_WORKERS);
-        self.report.begin(
-            &format!("capturing {} to {name}", identity.path.display()),
-            used.total(),
-        );
-        let source = Source {
-            disk,
-            used,
-            sector: identity.logical_sector_bytes,
-        };
-        let compression = begun.compression;
-        let done = copy_disk(
-            &source,
-            begun.image,
+            records.push(record);
+        }
+        let (numbers, work): (Vec<usize>, Vec<Work<'_>>) = work.into_iter().unzip();
+        for (number, copied) in numbers.into_iter().zip(copy_all(work, self.report)?) {
+            records[number] = Some(self.seal(number, copied)?);
+        }
+        Ok(records.into_iter().flatten().collect())
+    }
+
+    /// The copying of a disk of which an interrupted capture has `begun`.
+    fn work(&self, number: usize, begun: Option<Box<Begun>>) -> Work<'_> {
+        let disk = &self.request.disks[number];
+        let identity = disk.identity();
+        let used = &self.plan.disks[number].map.extents;
+        Work {
+            source: Source {
+                disk,
+                used,
+                sector: identity.logical_sector_bytes,
+                earlier: self.earlier.get(number),
+            },
+            begin: Box::new(move || match begun {
+                Some(begun) => Ok(*begun),
+                None => {
+                    let compression = self.request.options.compression;
+                    let head = Head::new(identity, used, compression, self.started)
+                        .since(self.since(number).cloned());
+                    let digested = self.request.options.no_verify;
+                    resume::begin(&self.files(number), &head, disk.size(), digested)
+                }
+            }),
+            name: format!(
+                "{} to {}",
+                identity.path.display(),
+                layout::disk_file(number)
+            ),
+        }
+    }
+
+    /// Reads the image of a disk back, and keeps what is known of it.
+    fn seal(&self, number: usize, copied: Copied) -> Result<DiskRecord> {
+        let Copied {
+            done:
+                Done {
+                    chunks,
+                    bad,
+                    file_bytes,
+                    ..
+                },
             compression,
-            workers,
-            &|| begun.taken.bytes(),
-            self.report,
-        );
-        self.report.end();
-        let Done {
-            chunks,
-            bad,
-            file_bytes,
-            ..
-        } = done?;
+            digest,
+        } = copied;
+        let plan = &self.plan.disks[number];
+        let identity = self.request.disks[number].identity();
         for range in bad.iter() {
             warn!(
                 self.report,
@@ -441,7 +477,7 @@ impl Session<'_> {
             );
         }
         let mut record = DiskRecord::new(
-            &name,
+            &layout::disk_file(number),
             identity.clone(),
             compression,
             &plan.map,
@@ -449,12 +485,13 @@ impl Session<'_> {
             bad,
             file_bytes,
         );
-        record.sha256 = seal(
-            self.directory.path(),
-            &record,
-            !self.request.options.no_verify,
-            self.report,
-        )?;
+        record.since = self.since(number).cloned();
+        record.blake3 = digest.and_then(|digest| digest.finish());
+        if record.blake3.is_none() {
+            let prove = !self.request.options.no_verify;
+            let digest = seal(self.directory.path(), &record, prove, self.report)?;
+            record.sha256 = Some(digest);
+        }
         self.directory.keep_record(number, &record)?;
         Ok(record)
     }

@@ -109,6 +109,10 @@ pub struct CaptureOptions {
     /// Go on with the interrupted capture of this machine in the store
     #[arg(long)]
     pub resume: bool,
+    /// Store only what changed since an earlier capture of this machine in the same store: its
+    /// directory, its name, or "last"
+    #[arg(long, value_name = "CAPTURE")]
+    pub since: Option<String>,
     /// What opens its encrypted volumes.
     #[command(flatten)]
     pub keys: KeyOptions,

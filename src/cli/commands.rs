@@ -164,12 +164,17 @@ fn plan(to: &Path, json: bool, options: &CaptureOptions) -> Result<Exit> {
     for disk in &disks {
         disk.refuse_if_in_use()?;
     }
-    let plan = Plan::new(
+    let machine = Machine::read(Path::new("/"));
+    let name = options.name.as_deref().unwrap_or(&machine.name);
+    let word = options.since.as_deref();
+    let earlier = capture::since::find(to, &machine, name, &disks, word, &None)?;
+    let mut plan = Plan::new(
         &disks,
         capture::free_space(to)?,
         options.compression,
         &secrets(&options.keys)?,
     )?;
+    plan.since(&disks, &earlier)?;
     if json {
         print_json(&plan)?
     } else {

@@ -6,6 +6,7 @@
 //! a folder ending in `.partial` until it is whole.
 
 mod find;
+mod flat;
 mod libvirt;
 mod qemu;
 
@@ -14,7 +15,7 @@ use crate::error::{Error, Kind, Result};
 use crate::inventory::{FirmwareKind, Machine};
 use crate::qcow2::Reader;
 use crate::report::{Progress, Report};
-use crate::store::{CaptureFiles, Digest, DiskRecord, Manifest};
+use crate::store::{CaptureFiles, Digest, DiskRecord, FileDigest, Manifest, Merged, chain};
 use crate::units::{ByteLen, ByteOffset};
 use crate::vm::{DiskBus, VmDisk, VmPlan};
 use crate::{say, warn};
@@ -86,6 +87,15 @@ struct Capture<'a> {
     manifest: Manifest,
     /// With disks by their file names only.
     plan: VmPlan,
+    /// For each disk that lies in several images: all of them.
+    merged: Vec<Option<Part>>,
+}
+
+/// A disk that lies in several images.
+struct Part {
+    disk: Merged,
+    /// What the images take.
+    bytes: u64,
 }
 
 impl<'a> Capture<'a> {
@@ -100,7 +110,9 @@ impl<'a> Capture<'a> {
                 Error::corrupt(format!("the manifest does not name {MACHINE}")).on(files.name())
             })?;
         let found = Digest(sha2::Sha256::digest(&json).into());
-        check_digest(MACHINE, expected.sha256, found).map_err(|e| e.on(files.name()))?;
+        let expected = FileDigest::Sha256(expected.sha256);
+        check_digest(MACHINE, expected, FileDigest::Sha256(found))
+            .map_err(|e| e.on(files.name()))?;
         let machine = Machine::from_json(&json).map_err(|e| e.on(files.name()))?;
         if manifest.disks.is_empty() {
             return Err(Error::refused("the capture has no disk").on(files.name()));
@@ -122,10 +134,26 @@ impl<'a> Capture<'a> {
                 source: record.source.clone(),
             });
         }
+        let merged = manifest
+            .disks
+            .iter()
+            .map(|record| Part::of(files, record))
+            .collect::<Result<Vec<_>>>()?;
         let firmware = options.firmware.unwrap_or(machine.firmware.kind);
         let mut plan = VmPlan::with_firmware(&machine, &disks, firmware);
         if firmware == FirmwareKind::Bios {
-            plan = plan.with_boot_first(|disk| has_boot_code(files, &disk.file));
+            let images = manifest.disks.iter().zip(&merged);
+            plan = plan.with_boot_first(|disk| {
+                let mut images = images.clone();
+                let image = images.find(|(record, _)| disk.file == Path::new(&record.file));
+                image.is_some_and(|(record, part)| match part {
+                    Some(part) => has_boot_code(&part.disk),
+                    None => files
+                        .open(&record.file)
+                        .and_then(Reader::open)
+                        .is_ok_and(|image| has_boot_code(&image)),
+                })
+            });
         }
         if let Some(name) = &options.name {
             plan = plan.with_name(name)?;
@@ -137,15 +165,20 @@ impl<'a> Capture<'a> {
             files,
             manifest,
             plan,
+            merged,
         })
     }
 
     /// Bytes that the import writes.
     fn bytes(&self) -> u64 {
+        let of_parts = |part: &Option<Part>| part.as_ref().map(|part| part.bytes);
         self.manifest
             .disks
             .iter()
-            .fold(SMALL_FILES, |sum, disk| sum.saturating_add(disk.file_bytes))
+            .zip(&self.merged)
+            .fold(SMALL_FILES, |sum, (disk, part)| {
+                sum.saturating_add(of_parts(part).unwrap_or(disk.file_bytes))
+            })
     }
 
     /// Says how the VM differs from the machine.
@@ -153,6 +186,19 @@ impl<'a> Capture<'a> {
         for note in &self.plan.notes {
             warn!(report, "{note}");
         }
+    }
+}
+
+impl Part {
+    /// The disk of a record; `None` if it lies in one image.
+    fn of(files: &dyn CaptureFiles, record: &DiskRecord) -> Result<Option<Self>> {
+        if record.since.is_none() {
+            return Ok(None);
+        }
+        let disk = chain::whole(files, record)?;
+        let bytes = disk.layers().iter().map(|layer| layer.file().size().0);
+        let bytes = bytes.fold(0, u64::saturating_add);
+        Ok(Some(Self { disk, bytes }))
     }
 }
 
@@ -278,7 +324,11 @@ fn check_room(dir: &Path, bytes: u64) -> Result<()> {
 
 /// Copies all disks; each is compared with its digest on the way.
 fn copy_disks(capture: &Capture<'_>, out: &OutDir, report: &dyn Report) -> Result<()> {
-    for record in &capture.manifest.disks {
+    for (record, part) in capture.manifest.disks.iter().zip(&capture.merged) {
+        if let Some(part) = part {
+            merge_disk(part, record, out, report)?;
+            continue;
+        }
         report.begin(
             &format!("copying {}", record.file),
             ByteLen(record.file_bytes),
@@ -293,6 +343,26 @@ fn copy_disks(capture: &Capture<'_>, out: &OutDir, report: &dyn Report) -> Resul
             ByteLen(record.file_bytes)
         );
     }
+    Ok(())
+}
+
+/// Makes one image of several; each chunk is compared with its digest on the way.
+fn merge_disk(part: &Part, record: &DiskRecord, out: &OutDir, report: &dyn Report) -> Result<()> {
+    report.begin(
+        &format!("merging the images of {}", record.file),
+        record.extents.total(),
+    );
+    let path = out.partial.join(&record.file);
+    let result = flat::write(&part.disk, record.compression, &path, report);
+    report.end();
+    let bytes = result?;
+    say!(
+        report,
+        "{} is merged out of {} images and all its {} chunks are what was read ({bytes})",
+        record.file,
+        part.disk.layers().len(),
+        record.chunks.len()
+    );
     Ok(())
 }
 
@@ -318,14 +388,15 @@ fn copy_disk(
     let path = out.partial.join(&record.file);
     let writing = |e: std::io::Error| Error::io(format!("writing {}", path.display()), e);
     let mut target = File::create_new(&path).map_err(writing)?;
-    let mut hasher = sha2::Sha256::new();
+    let expected = record.digest().map_err(|e| e.on(files.name()))?;
+    let mut hasher = expected.hasher();
     let mut piece = vec![0; PIECE_BYTES];
     let mut at = 0_u64;
     while at < size.0 {
         let left = usize::try_from(size.0 - at).unwrap_or(PIECE_BYTES);
         let now = &mut piece[..left.min(PIECE_BYTES)];
         source.read_at(ByteOffset(at), now)?;
-        hasher.update(&*now);
+        hasher.update(now);
         target.write_all(now).map_err(writing)?;
         at += u64::try_from(now.len()).unwrap_or(0);
         report.progress(Progress {
@@ -335,8 +406,7 @@ fn copy_disk(
         });
     }
     target.sync_all().map_err(writing)?;
-    check_digest(&record.file, record.sha256, Digest::of_sha256(hasher))
-        .map_err(|e| e.on(files.name()))
+    check_digest(&record.file, expected, hasher.finish()).map_err(|e| e.on(files.name()))
 }
 
 /// An image from a stranger must not make QEMU open other files of this host: no backing file, no
@@ -357,23 +427,22 @@ fn check_image(source: &dyn ReadAt, record: &DiskRecord) -> Result<()> {
 
 /// Whether the disk's first sector is one that a BIOS starts: the signature 55AAh and code in front
 /// of the partition table. An image that cannot be read is found out while copying.
-fn has_boot_code(files: &dyn CaptureFiles, name: &Path) -> bool {
+fn has_boot_code(image: &dyn ReadAt) -> bool {
     let mut sector = [0; 512];
-    let read = files
-        .open(&name.to_string_lossy())
-        .and_then(Reader::open)
-        .and_then(|image| image.read_at(ByteOffset(0), &mut sector));
-    read.is_ok() && sector.ends_with(&[0x55, 0xaa]) && sector[..440].iter().any(|b| *b != 0)
+    image.read_at(ByteOffset(0), &mut sector).is_ok()
+        && sector.ends_with(&[0x55, 0xaa])
+        && sector[..440].iter().any(|b| *b != 0)
 }
 
-fn check_digest(name: &str, expected: Digest, found: Digest) -> Result<()> {
+fn check_digest(name: &str, expected: FileDigest, found: FileDigest) -> Result<()> {
     if expected == found {
         return Ok(());
     }
     Err(Error::new(
         Kind::Mismatch,
         format!(
-            "{name} is not what was captured: its SHA-256 is {found}, the manifest says {expected}"
+            "{name} is not what was captured: its {} is {found}, the manifest says {expected}",
+            expected.kind()
         ),
     )
     .advise("Run haulier verify on the capture, and copy it again from the stick"))

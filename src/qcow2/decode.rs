@@ -9,7 +9,7 @@
 
 use super::header::CompressionType;
 use crate::error::{Error, Result};
-use flate2::{Decompress, FlushDecompress};
+use flate2::{Decompress, FlushDecompress, Status};
 use zstd::stream::raw::{Decoder as ZstdDecoder, InBuffer, Operation, OutBuffer};
 use zstd::zstd_safe::DParameter;
 
@@ -41,21 +41,27 @@ impl Decoder {
         }))
     }
 
-    /// Fills `cluster` from `stream`, behind which anything may follow.
+    /// Fills `cluster` from `stream`, behind which anything may follow. Returns how many bytes of
+    /// `stream` it took, or all of them where that cannot be told.
     ///
     /// # Errors
     /// [`Kind::Corrupt`](crate::error::Kind::Corrupt) when the stream is damaged or shorter than
     /// `cluster`.
-    pub fn decode(&mut self, stream: &[u8], cluster: &mut [u8]) -> Result<()> {
+    pub fn decode(&mut self, stream: &[u8], cluster: &mut [u8]) -> Result<usize> {
         let damaged = |why: String| Error::corrupt(format!("decompressing a cluster: {why}"));
         match &mut self.0 {
             Method::Zlib(zlib) => {
                 zlib.reset(false);
-                zlib.decompress(stream, cluster, FlushDecompress::Finish)
+                let status = zlib
+                    .decompress(stream, cluster, FlushDecompress::Finish)
                     .map_err(|e| damaged(e.to_string()))?;
                 if usize::try_from(zlib.total_out()) != Ok(cluster.len()) {
                     return Err(damaged("the stream ends before the cluster".into()));
                 }
+                if status == Status::StreamEnd {
+                    return Ok(usize::try_from(zlib.total_in()).unwrap_or(stream.len()));
+                }
+                Ok(stream.len())
             }
             Method::Zstd(zstd) => {
                 zstd.reinit().map_err(|e| damaged(e.to_string()))?;
@@ -70,7 +76,7 @@ impl Decoder {
                         .map_err(|e| damaged(e.to_string()))?;
                     let full = output.pos() == output.capacity();
                     if full && hint == 0 {
-                        break;
+                        return Ok(input.pos());
                     }
                     if before == (input.pos(), output.pos()) {
                         return Err(damaged("the stream does not end with the cluster".into()));
@@ -81,6 +87,5 @@ impl Decoder {
                 }
             }
         }
-        Ok(())
     }
 }

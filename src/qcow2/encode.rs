@@ -42,8 +42,10 @@ impl Compression {
 /// What the image stores for one guest cluster.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Encoded {
-    /// Nothing: all its bytes are 0.
+    /// Nothing: all its bytes are 0, or are what the image below holds.
     Zero,
+    /// No bytes, but an entry that says that all are 0, over an image below where they are not.
+    Zeroed,
     /// One compressed stream, shorter than a cluster.
     Compressed(Vec<u8>),
     /// The [`CLUSTER_BYTES`] themselves.

@@ -23,7 +23,7 @@ const SECTOR: u64 = 512;
 /// Where one guest cluster lies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mapping {
-    /// Nowhere: reads as zeros, as there is no backing file.
+    /// Nowhere: reads as zeros, or as what the backing file holds.
     Unallocated,
     /// Said to read as zeros.
     Zero,
@@ -84,6 +84,11 @@ impl Mapping {
         let fits = host.0.checked_shr(shift)? == 0
             && more_sectors.checked_shr(62_u32.checked_sub(shift)?)? == 0;
         fits.then_some(COMPRESSED | more_sectors.checked_shl(shift)? | host.0)
+    }
+
+    /// The entry of a cluster that reads as zeros, whatever a backing file holds.
+    pub fn zero_entry() -> u64 {
+        ZERO
     }
 
     /// The entry of a whole cluster at `host`.

@@ -8,6 +8,7 @@
 )]
 
 use super::HostOffset;
+use super::backing::Place;
 use crate::error::{Error, Kind, Result};
 use crate::units::ByteLen;
 
@@ -89,9 +90,21 @@ impl Header {
     /// [`Kind::Corrupt`] when it is not a qcow2 header, [`Kind::Unsupported`] when it is one of an
     /// image that needs more than this one file (or a password) to be read.
     pub fn parse(bytes: &[u8; HEADER_BYTES]) -> Result<Self> {
+        match Self::parse_over(bytes)? {
+            (header, None) => Ok(header),
+            (_, Some(_)) => Err(unsupported("an image with a backing file")),
+        }
+    }
+
+    /// As [`Self::parse`], also of an image that has a backing file: where its name lies.
+    ///
+    /// # Errors
+    /// As [`Self::parse`].
+    pub fn parse_over(bytes: &[u8; HEADER_BYTES]) -> Result<(Self, Option<Place>)> {
         let magic = u32be(bytes, 0x00);
         let version = u32be(bytes, 0x04);
         let backing_file_offset = u64be(bytes, 0x08);
+        let backing_file_length = u32be(bytes, 0x10);
         let cluster_bits = u32be(bytes, 0x14);
         let size = u64be(bytes, 0x18);
         let crypt_method = u32be(bytes, 0x20);
@@ -144,9 +157,6 @@ impl Header {
                  {incompatible_features:#x} contradict each other"
             )));
         }
-        if backing_file_offset != 0 {
-            return Err(unsupported("an image with a backing file"));
-        }
         if crypt_method != 0 {
             return Err(unsupported("an encrypted image"));
         }
@@ -166,7 +176,11 @@ impl Header {
                 "an L1 table of {l1_size} entries for a disk of {size} bytes, which needs {needed}"
             )));
         }
-        Ok(Self {
+        let backing = (backing_file_offset != 0).then_some(Place {
+            offset: backing_file_offset,
+            length: backing_file_length,
+        });
+        let header = Self {
             version,
             cluster_bits,
             virtual_size: ByteLen(size),
@@ -175,10 +189,11 @@ impl Header {
             refcount_table: HostOffset(refcount_table_offset),
             refcount_table_clusters,
             compression,
-        })
+        };
+        Ok((header, backing))
     }
 
-    /// The header as it is written: version 3, refcounts of 16 bits, no extensions.
+    /// The header as it is written: version 3, refcounts of 16 bits, no extensions, no backing file.
     pub fn to_bytes(&self) -> [u8; HEADER_BYTES] {
         let (incompatible_features, compression_type) = match self.compression {
             CompressionType::Zlib => (0, 0),

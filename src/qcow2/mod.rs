@@ -9,6 +9,7 @@
 //! The format is described in QEMU's `docs/interop/qcow2.txt`; "the spec" means that text. Why we
 //! have a writer of our own: `docs/decisions/0002-qcow2-writer.md`.
 
+pub mod backing;
 pub mod decode;
 pub mod encode;
 pub mod entry;

@@ -9,6 +9,7 @@
     clippy::indexing_slicing
 )]
 
+use super::backing::refuse_other;
 use super::decode::Decoder;
 use super::entry::{Mapping, OFFSET_MASK};
 use super::header::{CompressionType, HEADER_BYTES, Header};
@@ -51,11 +52,31 @@ impl<F: ReadAt> Reader<F> {
     /// [`Kind::Unsupported`](crate::error::Kind::Unsupported) when it is one that this one file
     /// does not suffice to read.
     pub fn open(file: F) -> Result<Self> {
+        Self::open_over(file, None)
+    }
+
+    /// As [`Self::open`], for an image whose header names exactly `backing` as the file below it, a
+    /// qcow2 image. What that holds is not looked at: such clusters are [`Mapping::Unallocated`],
+    /// and zeros to [`ReadAt::read_at`].
+    ///
+    /// # Errors
+    /// As [`Self::open`], and when the header names another file, or none.
+    pub fn open_over(file: F, backing: Option<&str>) -> Result<Self> {
         let mut bytes = [0; HEADER_BYTES];
         let on_file = |e: Error| e.on(file.name());
         // A version 2 header may be a whole (strange) file of 72 bytes; ours never is.
         file.read_at(ByteOffset(0), &mut bytes).map_err(on_file)?;
-        let header = Header::parse(&bytes).map_err(on_file)?;
+        let header = match backing {
+            None => Header::parse(&bytes),
+            Some(backing) => match Header::parse_over(&bytes) {
+                Ok((header, Some(place))) => refuse_other(&file, place, backing).map(|()| header),
+                Ok((_, None)) => Err(Error::corrupt(format!(
+                    "the image does not name its backing file {backing:?}"
+                ))),
+                Err(error) => Err(error),
+            },
+        }
+        .map_err(on_file)?;
         let table_bytes = u64::from(header.l1_entries).saturating_mul(8);
         let inside = |offset: u64, len: u64| {
             offset
@@ -208,7 +229,10 @@ impl<F: ReadAt> Reader<F> {
     }
 
     /// Where a cluster lies.
-    fn find(&self, cluster: u64) -> Result<Mapping> {
+    ///
+    /// # Errors
+    /// When its table cannot be read, or says what cannot be.
+    pub fn find(&self, cluster: u64) -> Result<Mapping> {
         let per_table = self.entries_per_table();
         let l1_index = cluster
             .checked_div(per_table)
@@ -225,9 +249,42 @@ impl<F: ReadAt> Reader<F> {
         }
     }
 
+    /// What the file stores for a cluster: nothing, all of its bytes, or a compressed stream with up to
+    /// 511 bytes of what follows.
+    ///
+    /// # Errors
+    /// Those of the file.
+    pub fn stored(&self, mapping: Mapping) -> Result<Vec<u8>> {
+        let (host, length) = match mapping {
+            Mapping::Unallocated | Mapping::Zero => return Ok(Vec::new()),
+            Mapping::Plain(host) => (host, self.cluster_bytes()),
+            // Bounded by the cluster size: an entry holds no larger count.
+            Mapping::Compressed { host, bytes } => (host, bytes),
+        };
+        let mut bytes = vec![0; usize::try_from(length).unwrap_or(0)];
+        read_padded(&self.file, host.0, &mut bytes)?;
+        Ok(bytes)
+    }
+
     /// Fills `out` (one cluster at the most) with the bytes from `within` on of a cluster.
     fn read_cluster(&self, cluster: u64, within: usize, out: &mut [u8]) -> Result<()> {
-        match self.find(cluster)? {
+        let mapping = self.find(cluster)?;
+        self.read_mapped(cluster, mapping, within, out)
+    }
+
+    /// Fills `out` (one cluster at the most) with the bytes from `within` on of a cluster that lies
+    /// at `mapping`.
+    ///
+    /// # Errors
+    /// Those of the file, and when a stream is damaged.
+    pub fn read_mapped(
+        &self,
+        cluster: u64,
+        mapping: Mapping,
+        within: usize,
+        out: &mut [u8],
+    ) -> Result<()> {
+        match mapping {
             Mapping::Unallocated | Mapping::Zero => out.fill(0),
             Mapping::Plain(host) => {
                 let at = u64::try_from(within)

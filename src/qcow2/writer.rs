@@ -8,9 +8,10 @@
 //! A run that was interrupted goes on in the same file: what was appended up to a checkpoint is
 //! told again, without the bytes, and leads to the same state ([`Writer::replay`]).
 
+use super::backing::header_over;
 use super::encode::{Compression, Encoded};
 use super::entry::{COPIED, Mapping};
-use super::header::{CompressionType, HEADER_BYTES, Header, MAX_L1_BYTES, l1_entries_for};
+use super::header::{CompressionType, Header, MAX_L1_BYTES, l1_entries_for};
 use super::refcount::Refcounts;
 use super::{CLUSTER, CLUSTER_BITS, CLUSTER_BYTES, GuestCluster, HostOffset, Storage};
 use crate::error::{Error, Kind, Result};
@@ -55,6 +56,8 @@ pub struct Writer<S: Storage = File> {
     storage: S,
     virtual_size: ByteLen,
     compression: CompressionType,
+    /// The image below, if what is not in this one is in that.
+    backing: Option<String>,
     /// Bytes for the storage from `end - buffer.len()` on.
     buffer: Vec<u8>,
     /// Where the next byte goes.
@@ -112,6 +115,7 @@ impl<S: Storage> Writer<S> {
                 // Of an image without compressed clusters the type says nothing.
                 Compression::Zlib | Compression::None => CompressionType::Zlib,
             },
+            backing: None,
             buffer: Vec::with_capacity(WRITE_BYTES as usize),
             end: CLUSTER,
             next: 0,
@@ -142,6 +146,13 @@ impl<S: Storage> Writer<S> {
         let mut writer = Self::create(storage, virtual_size, compression)?;
         writer.replaying = true;
         Ok(writer)
+    }
+
+    /// Clusters that are left out read as those of the qcow2 image at `backing`, a path from the
+    /// image's own folder.
+    pub fn over(mut self, backing: Option<String>) -> Self {
+        self.backing = backing;
+        self
     }
 
     /// The end of the replay: what comes from now on is written. `tail` are the last bytes of the
@@ -260,7 +271,7 @@ impl<S: Storage> Writer<S> {
         &self.storage
     }
 
-    /// Adds the next cluster. Clusters that are left out read as zeros.
+    /// Adds the next cluster. Clusters that are left out read as zeros, unless there is an image below.
     ///
     /// # Errors
     /// When it is not behind the one before or not within the disk, and when writing fails: the
@@ -331,8 +342,11 @@ impl<S: Storage> Writer<S> {
             refcount_table_clusters: table_clusters as u32,
             compression: self.compression,
         };
-        let mut cluster = vec![0; CLUSTER_BYTES];
-        cluster[..HEADER_BYTES].copy_from_slice(&header.to_bytes());
+        let mut cluster = match &self.backing {
+            Some(backing) => header_over(&header, backing)?,
+            None => header.to_bytes().to_vec(),
+        };
+        cluster.resize(CLUSTER_BYTES, 0);
         self.storage
             .write_all_at(&cluster, 0)
             .map_err(|e| Error::io("writing the qcow2 header", e).at(0))?;
@@ -369,9 +383,12 @@ impl<S: Storage> Writer<S> {
         if self.open_table.is_none() {
             self.open_table = Some((table, vec![0; L2_ENTRIES as usize]));
         }
-        self.finished.data_clusters += 1;
+        if encoded != Encoded::Zeroed {
+            self.finished.data_clusters += 1;
+        }
         match encoded {
             Encoded::Zero => {}
+            Encoded::Zeroed => self.set_entry(index, Mapping::zero_entry()),
             Encoded::Compressed(stream) => {
                 let host = HostOffset(self.end);
                 let length = stream.len() as u64;

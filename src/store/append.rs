@@ -17,6 +17,7 @@
     clippy::indexing_slicing
 )]
 
+use super::tree::TreeDigest;
 use crate::device::AlignedBuf;
 use crate::device::aligned::{ALIGNMENT, is_aligned};
 use crate::error::{Error, Result};
@@ -31,6 +32,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Instant;
 
 /// The largest piece, in bytes: what the image's writer writes at a time.
 const PIECE_BYTES: usize = 4 << 20;
@@ -49,6 +51,8 @@ enum Job {
 struct Shared {
     /// The end of what the medium has taken, in bytes.
     written: AtomicU64,
+    /// Nanoseconds that the thread wrote or waited for the medium.
+    busy: AtomicU64,
     /// The first error that the thread met.
     failed: Mutex<Option<i32>>,
 }
@@ -69,6 +73,7 @@ pub struct AppendFile {
     empty: Receiver<AlignedBuf>,
     thread: Option<JoinHandle<()>>,
     shared: Arc<Shared>,
+    digest: Option<TreeDigest>,
 }
 
 /// How far the medium is.
@@ -79,6 +84,11 @@ impl Taken {
     /// The end of what the medium has taken, in bytes from the file's beginning.
     pub fn bytes(&self) -> ByteLen {
         ByteLen(self.0.written.load(Ordering::Relaxed))
+    }
+
+    /// Nanoseconds that were spent on writing so far.
+    pub fn busy(&self) -> u64 {
+        self.0.busy.load(Ordering::Relaxed)
     }
 }
 
@@ -120,7 +130,13 @@ impl AppendFile {
             empty,
             thread: Some(thread),
             shared,
+            digest: None,
         })
+    }
+
+    /// Takes the digest of the file from now on, when it is still empty.
+    pub fn digested(&mut self) -> TreeDigest {
+        self.digest.get_or_insert_default().clone()
     }
 
     /// To ask from elsewhere how far the medium is.
@@ -144,6 +160,9 @@ impl AppendFile {
 impl Storage for AppendFile {
     /// Errors are those of this write or of one before.
     fn write_all_at(&mut self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        if let Some(digest) = &self.digest {
+            digest.write(bytes, offset);
+        }
         let mut at = offset;
         for piece in bytes.chunks(PIECE_BYTES) {
             let mut buffer = self
@@ -191,6 +210,7 @@ impl Target {
     fn work(mut self, todo: &Receiver<Job>, back: &Sender<AlignedBuf>, shared: &Shared) {
         for job in todo {
             let broken = shared.check();
+            let start = Instant::now();
             match job {
                 Job::Write(mut bytes, offset) => {
                     if broken.is_ok() {
@@ -218,6 +238,8 @@ impl Target {
                     let _ = done.send(synced);
                 }
             }
+            let nanos = u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX);
+            shared.busy.fetch_add(nanos, Ordering::Relaxed);
         }
     }
 

@@ -85,6 +85,37 @@ impl ChunkList {
             .flat_map(|run| (run.first..).zip(run.blake3.iter().copied()))
     }
 
+    /// The numbers of chunks that are not the same in both, ascending.
+    pub fn differing<'a>(&'a self, other: &'a Self) -> impl Iterator<Item = u64> + 'a {
+        let (mut ours, mut theirs) = (self.iter().peekable(), other.iter().peekable());
+        std::iter::from_fn(move || {
+            loop {
+                match (ours.peek().copied(), theirs.peek().copied()) {
+                    (None, None) => return None,
+                    (Some((index, a)), Some((same, b))) if index == same => {
+                        ours.next();
+                        theirs.next();
+                        if a != b {
+                            return Some(index);
+                        }
+                    }
+                    (Some((index, _)), next) if next.is_none_or(|(other, _)| index < other) => {
+                        ours.next();
+                        return Some(index);
+                    }
+                    (_, Some((index, _))) => {
+                        theirs.next();
+                        return Some(index);
+                    }
+                    (Some((index, _)), None) => {
+                        ours.next();
+                        return Some(index);
+                    }
+                }
+            }
+        })
+    }
+
     /// How many chunks are not all zeros.
     pub fn len(&self) -> usize {
         self.0.iter().map(|run| run.blake3.len()).sum()
@@ -165,6 +196,24 @@ mod tests {
         let again: ChunkList =
             serde_json::from_str(&serde_json::to_string(&list).unwrap()).unwrap();
         assert_eq!(again, list);
+    }
+
+    #[test]
+    fn what_differs_of_two_lists_is_found_wherever_one_has_a_gap() {
+        let list = |chunks: &[(u64, u8)]| {
+            let mut list = ChunkList::default();
+            for (index, digest) in chunks {
+                list.push(*index, Digest([*digest; 32])).unwrap();
+            }
+            list
+        };
+        let a = list(&[(0, 1), (1, 1), (4, 1), (5, 1), (9, 1)]);
+        let b = list(&[(1, 1), (3, 1), (4, 2), (5, 1), (11, 1)]);
+        let differing: Vec<u64> = a.differing(&b).collect();
+        assert_eq!(differing, [0, 3, 4, 9, 11]);
+        assert_eq!(b.differing(&a).collect::<Vec<_>>(), differing);
+        assert_eq!(a.differing(&a).next(), None);
+        assert_eq!(list(&[]).differing(&list(&[(2, 1)])).next(), Some(2));
     }
 
     #[test]

@@ -128,6 +128,21 @@ impl CaptureFiles for Ext4Files {
             path: self.path_of(name)?,
         }))
     }
+
+    fn sibling(&self, name: &str) -> Result<Box<dyn CaptureFiles>> {
+        let parent = self.path.rsplit_once('/').map_or("", |(parent, _)| parent);
+        let beside = Self {
+            device: Arc::clone(&self.device),
+            stick: self.stick.clone(),
+            path: parent.to_owned(),
+        };
+        if !beside.list()?.iter().any(|entry| entry.name == name) {
+            let error = std::io::Error::from(std::io::ErrorKind::NotFound);
+            let name = format!("{}/{name}", beside.name());
+            return Err(Error::io(format!("opening {name}"), error));
+        }
+        beside.dir(name)
+    }
 }
 
 /// A read that the file's thread is asked for.

@@ -33,6 +33,9 @@ pub trait CaptureFiles: Send + Sync {
     /// One of its directories.
     fn dir(&self, name: &str) -> Result<Box<dyn CaptureFiles>>;
 
+    /// The directory `name` beside it.
+    fn sibling(&self, name: &str) -> Result<Box<dyn CaptureFiles>>;
+
     /// Reads a whole file of at most `limit`.
     fn read_small(&self, name: &str, limit: ByteLen) -> Result<Vec<u8>> {
         let file = self.open(name)?;
@@ -110,6 +113,16 @@ impl CaptureFiles for DirFiles {
     fn dir(&self, name: &str) -> Result<Box<dyn CaptureFiles>> {
         check_name(name)?;
         Ok(Box::new(Self(self.0.join(name))))
+    }
+
+    fn sibling(&self, name: &str) -> Result<Box<dyn CaptureFiles>> {
+        check_name(name)?;
+        let beside = self.0.parent().unwrap_or(Path::new("/")).join(name);
+        if !beside.is_dir() {
+            let error = std::io::Error::from(std::io::ErrorKind::NotFound);
+            return Err(Error::io(format!("opening {}", beside.display()), error));
+        }
+        Ok(Box::new(Self(beside)))
     }
 }
 

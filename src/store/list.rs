@@ -129,6 +129,9 @@ pub struct CapturedDisk {
     pub serial: Option<String>,
     /// How much of it could not be read.
     pub bad_bytes: u64,
+    /// The earlier capture that it needs, as the image holds only what changed since.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub since: Option<String>,
 }
 
 /// Lists the captures in a directory or on a stick.
@@ -170,6 +173,7 @@ fn summarise(found: &Found) -> Result<Capture> {
                 model: disk.source.model,
                 serial: disk.source.serial,
                 bad_bytes: disk.bad_ranges.total().0,
+                since: disk.since.map(|since| since.capture),
             };
             capture.disks = manifest.disks.into_iter().map(disk).collect();
         }
@@ -182,6 +186,17 @@ fn summarise(found: &Found) -> Result<Capture> {
 }
 
 impl List {
+    /// The captures that hold only what changed since this one.
+    fn built_on<'a>(&'a self, earlier: &'a Capture) -> impl Iterator<Item = &'a str> {
+        let needs = |later: &Capture| {
+            let mut disks = later.disks.iter();
+            later.machine == earlier.machine
+                && disks.any(|disk| disk.since.as_ref() == Some(&earlier.capture))
+        };
+        let later = self.captures.iter().filter(move |later| needs(later));
+        later.map(|later| later.capture.as_str())
+    }
+
     /// For people: a line a capture, and one a disk.
     pub fn to_text(&self) -> String {
         if self.captures.is_empty() {
@@ -215,10 +230,17 @@ impl List {
                 if !identity.is_empty() {
                     let _ = write!(text, " ({})", identity.join(", "));
                 }
+                if let Some(since) = &disk.since {
+                    let _ = write!(text, ", second pass, needs {since}");
+                }
                 if disk.bad_bytes > 0 {
                     let _ = write!(text, ", {} unreadable", ByteLen(disk.bad_bytes));
                 }
                 text.push('\n');
+            }
+            let later: Vec<&str> = self.built_on(capture).collect();
+            if !later.is_empty() {
+                let _ = writeln!(text, "    needed by {}: do not delete it", later.join(", "));
             }
             if let Some(problem) = &capture.problem {
                 let _ = writeln!(text, "    {problem}");

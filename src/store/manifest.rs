@@ -6,7 +6,7 @@
 //! bit whose change goes unseen.
 
 use super::chunks::{CHUNK_BYTES, ChunkList};
-use super::digest::Digest;
+use super::digest::{Digest, FileDigest};
 use super::files::CaptureFiles;
 use crate::device::DiskIdentity;
 use crate::error::{Error, Kind, Result};
@@ -62,8 +62,12 @@ pub struct DiskRecord {
     pub file: String,
     /// Size of the image.
     pub file_bytes: u64,
-    /// Of the image.
-    pub sha256: Digest,
+    /// Of the image, where it was read back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sha256: Option<Digest>,
+    /// Of the image, where it was not: taken while it was written.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub blake3: Option<Digest>,
     /// What a guest sees: exactly the size of the disk.
     pub virtual_size_bytes: u64,
     /// What the disk is.
@@ -82,11 +86,32 @@ pub struct DiskRecord {
     pub bad_ranges: ExtentList,
     /// What the disk consists of, and why it was taken or not.
     pub regions: Vec<Region>,
+    /// The image below this one, if this one holds only what changed since an earlier capture. All
+    /// else of the record is of the whole disk as it was now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<Since>,
+}
+
+/// The image of an earlier capture that another one was made over.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Since {
+    /// The capture: the name of its directory, beside that of the later one.
+    pub capture: String,
+    /// Of its manifest.
+    pub manifest_sha256: Digest,
+    /// Its image of the disk.
+    pub file: String,
+}
+
+impl Since {
+    /// The backing file that the header of the later image names.
+    pub fn backing(&self) -> String {
+        format!("../{}/{}", self.capture, self.file)
+    }
 }
 
 impl DiskRecord {
-    /// The record of an image whose digest [`seal`](super::seal()) has yet to take: until then
-    /// `sha256` is zeros.
+    /// The record of an image whose digest has yet to be taken ([`seal`](super::seal())).
     pub fn new(
         file: &str,
         source: DiskIdentity,
@@ -99,7 +124,8 @@ impl DiskRecord {
         Self {
             file: file.into(),
             file_bytes: file_bytes.0,
-            sha256: Digest([0; 32]),
+            sha256: None,
+            blake3: None,
             virtual_size_bytes: source.size_bytes,
             source,
             compression,
@@ -108,7 +134,19 @@ impl DiskRecord {
             extents: map.extents.clone(),
             bad_ranges,
             regions: map.regions.clone(),
+            since: None,
         }
+    }
+
+    /// The digest of the image.
+    ///
+    /// # Errors
+    /// When there is none, which no capture of ours leaves out.
+    pub fn digest(&self) -> Result<FileDigest> {
+        let sha256 = self.sha256.map(FileDigest::Sha256);
+        sha256
+            .or(self.blake3.map(FileDigest::Blake3))
+            .ok_or_else(|| Error::corrupt(format!("the manifest has no digest of {}", self.file)))
     }
 }
 
@@ -172,7 +210,8 @@ impl Manifest {
     /// The text of [`SUMS`] for this manifest, whose bytes are `json`.
     pub fn sums(&self, json: &[u8]) -> String {
         let manifest = Digest(sha2::Sha256::digest(json).into());
-        let disks = self.disks.iter().map(|disk| (disk.sha256, &*disk.file));
+        let disks = self.disks.iter();
+        let disks = disks.filter_map(|disk| Some((disk.sha256?, &*disk.file)));
         let files = self.files.iter().map(|file| (file.sha256, &*file.name));
         let mut text = String::new();
         for (digest, name) in disks.chain(files).chain([(manifest, MANIFEST)]) {

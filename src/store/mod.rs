@@ -5,6 +5,7 @@
 //! What a capture contains and what its manifest says: `docs/capture-files.md`.
 
 pub mod append;
+pub mod chain;
 pub mod chunks;
 pub mod digest;
 mod ext4;
@@ -14,15 +15,18 @@ pub mod layout;
 pub mod list;
 pub mod manifest;
 pub mod medium;
+pub mod merge;
 mod scan;
 mod tee;
+pub mod tree;
 pub mod verify;
 
 pub use chunks::{CHUNK_BYTES, ChunkList, chunk_digest};
-pub use digest::Digest;
+pub use digest::{Digest, FileDigest};
 pub use fault::{Fault, Faults};
 pub use files::{CaptureFiles, DirFiles, FileEntry, FileReader};
 pub use layout::CaptureDir;
 pub use list::{List, list};
-pub use manifest::{DiskRecord, FileRecord, Manifest};
+pub use manifest::{DiskRecord, FileRecord, Manifest, Since};
+pub use merge::Merged;
 pub use verify::{CaptureVerdict, Verdict, seal, verify, verify_path};

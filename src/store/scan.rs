@@ -1,7 +1,7 @@
-//! One pass over an image: its SHA-256 and the digest of every chunk of the disk that it holds.
+//! One pass over an image: its own digest and the digest of every chunk of the disk that it holds.
 //!
 //! ```text
-//! file --pieces--> hasher (SHA-256)
+//! file --pieces--> hasher (of the file)
 //!      \-clusters of a chunk-> workers (decompress, BLAKE3, compare)
 //! ```
 //!
@@ -16,16 +16,16 @@
 )]
 
 use super::chunks::{ChunkList, chunk_digest};
-use super::digest::Digest;
+use super::digest::{Digest, FileDigest, FileHasher};
 use super::fault::{Fault, Faults};
+use super::merge::Merged;
 use super::tee::{Piece, Tee};
 use crate::device::ReadAt;
 use crate::error::{Error, Result};
 use crate::extent::Extent;
 use crate::qcow2::reader::Mapped;
 use crate::qcow2::{Decoder, Mapping, Reader};
-use crate::units::ByteLen;
-use sha2::Digest as _;
+use crate::units::{ByteLen, ByteOffset};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -43,20 +43,24 @@ pub(super) struct Expected<'a> {
     pub(super) virtual_size: ByteLen,
     /// The size of a chunk.
     pub(super) chunk_bytes: u64,
-    /// The digests.
+    /// The digests of the disk.
     pub(super) chunks: &'a ChunkList,
+    /// The file that the header names as the one below, and what it holds: that is the disk where
+    /// the image says nothing.
+    pub(super) below: Option<(String, &'a Merged)>,
 }
 
 /// What was found.
 pub(super) struct Scan {
     /// Of the file; `None` if not all of it could be read, which is among the faults.
-    pub(super) sha256: Option<Digest>,
+    pub(super) digest: Option<FileDigest>,
     /// What is not as expected.
     pub(super) faults: Faults,
 }
 
 /// A cluster as the file stores it.
 enum Stored {
+    Zeros,
     Plain(Vec<u8>),
     Compressed(Vec<u8>),
 }
@@ -66,16 +70,17 @@ struct Job {
     index: u64,
     expected: Option<Digest>,
     /// Where each cluster starts in the chunk, where it lies in the file, what is there.
-    clusters: Vec<(usize, Extent, Stored)>,
+    clusters: Vec<(usize, Option<Extent>, Stored)>,
 }
 
-/// Reads the whole of `file`; `watch` is told how far it is.
+/// Reads the whole of `file`, of which `hasher` takes the digest; `watch` is told how far it is.
 ///
 /// # Errors
 /// Only when the decompressors cannot be set up: what is wrong with the file is a fault.
 pub(super) fn scan(
     file: &dyn ReadAt,
     expected: &Expected<'_>,
+    mut hasher: FileHasher,
     watch: &dyn Fn(ByteLen),
 ) -> Result<Scan> {
     let faults = Mutex::new(Faults::default());
@@ -89,7 +94,7 @@ pub(super) fn scan(
             fault(Fault::new(expected.file, error.to_string()));
             let faults = faults.into_inner().unwrap_or_else(PoisonError::into_inner);
             return Ok(Scan {
-                sha256: None,
+                digest: None,
                 faults,
             });
         }
@@ -107,14 +112,13 @@ pub(super) fn scan(
             })
         })
         .collect::<Result<Vec<_>>>()?;
-    let sha256 = std::thread::scope(|scope| {
+    let digest = std::thread::scope(|scope| {
         let (pieces_in, pieces_out) = sync_channel::<Piece>(4);
         let hasher = scope.spawn(move || {
-            let mut hasher = sha2::Sha256::new();
             for piece in pieces_out {
-                hasher.update(&*piece);
+                hasher.update(&piece);
             }
-            Digest::of_sha256(hasher)
+            hasher.finish()
         });
         let (jobs_in, jobs_out) = sync_channel::<Job>(workers);
         let jobs_out = Arc::new(Mutex::new(jobs_out));
@@ -150,7 +154,7 @@ pub(super) fn scan(
         }
     });
     Ok(Scan {
-        sha256,
+        digest,
         faults: faults.into_inner().unwrap_or_else(PoisonError::into_inner),
     })
 }
@@ -163,7 +167,8 @@ fn next_job(jobs: &Mutex<Receiver<Job>>) -> Option<Job> {
 }
 
 fn open<'a>(file: &'a dyn ReadAt, expected: &Expected<'_>) -> Result<Reader<&'a dyn ReadAt>> {
-    let reader = Reader::open(file)?;
+    let below = expected.below.as_ref();
+    let reader = Reader::open_over(file, below.map(|(backing, _)| &**backing))?;
     if reader.size() != expected.virtual_size {
         return Err(Error::corrupt(format!(
             "the image is of a disk of {} bytes, the manifest says {}",
@@ -178,6 +183,16 @@ fn open<'a>(file: &'a dyn ReadAt, expected: &Expected<'_>) -> Result<Reader<&'a 
             reader.cluster_bytes()
         )));
     }
+    if let Some((_, below)) = below {
+        let of = |size: ByteLen, chunk, cluster| (size.0, chunk, cluster);
+        let ours = of(reader.size(), chunk, reader.cluster_bytes());
+        if ours != of(below.size(), below.chunk_bytes(), below.cluster_bytes()) {
+            return Err(Error::corrupt(format!(
+                "the disk, its chunks and its clusters have other sizes than those of {}",
+                below.name()
+            )));
+        }
+    }
     Ok(reader)
 }
 
@@ -191,6 +206,14 @@ impl Expected<'_> {
                 .saturating_add(self.chunk_bytes)
                 .min(self.virtual_size.0),
         )
+    }
+
+    /// The chunks of which the image has to say something.
+    fn due(&self) -> Box<dyn Iterator<Item = u64> + '_> {
+        match &self.below {
+            None => Box::new(self.chunks.iter().map(|(index, _)| index)),
+            Some((_, below)) => Box::new(self.chunks.differing(below.chunks())),
+        }
     }
 }
 
@@ -207,7 +230,7 @@ struct Feeder<'a, F: Fn(Fault)> {
 impl<F: Fn(Fault)> Feeder<'_, F> {
     fn run(&mut self) -> Result<()> {
         let reader = self.reader;
-        let mut expected = self.expected.chunks.iter().peekable();
+        let mut due = self.expected.due().peekable();
         let mut job: Option<Job> = None;
         for mapped in reader.mapped() {
             let mapped = match mapped {
@@ -221,13 +244,13 @@ impl<F: Fn(Fault)> Feeder<'_, F> {
             let index = start.checked_div(self.expected.chunk_bytes).unwrap_or(0);
             if job.as_ref().is_none_or(|job| job.index != index) {
                 self.send(job.take());
-                while let Some((missing, _)) = expected.next_if(|(chunk, _)| *chunk < index) {
+                while let Some(missing) = due.next_if(|chunk| *chunk < index) {
                     self.missing(missing);
                 }
-                let digest = expected.next_if(|(chunk, _)| *chunk == index);
+                due.next_if(|chunk| *chunk == index);
                 job = Some(Job {
                     index,
-                    expected: digest.map(|(_, digest)| digest),
+                    expected: self.expected.chunks.get(index),
                     clusters: Vec::new(),
                 });
             }
@@ -239,7 +262,7 @@ impl<F: Fn(Fault)> Feeder<'_, F> {
             }
         }
         self.send(job);
-        for (missing, _) in expected {
+        for missing in due {
             self.missing(missing);
         }
         while self.tee.advance()? {
@@ -248,9 +271,10 @@ impl<F: Fn(Fault)> Feeder<'_, F> {
         Ok(())
     }
 
-    fn fetch(&mut self, mapped: Mapped) -> Result<Option<(Extent, Stored)>> {
+    fn fetch(&mut self, mapped: Mapped) -> Result<Option<(Option<Extent>, Stored)>> {
         let (host, length) = match mapped.mapping {
-            Mapping::Unallocated | Mapping::Zero => return Ok(None),
+            Mapping::Unallocated => return Ok(None),
+            Mapping::Zero => return Ok(Some((None, Stored::Zeros))),
             Mapping::Plain(host) => (host, self.reader.cluster_bytes()),
             Mapping::Compressed { host, bytes } => (host, bytes),
         };
@@ -265,7 +289,7 @@ impl<F: Fn(Fault)> Feeder<'_, F> {
             Mapping::Compressed { .. } => Stored::Compressed(bytes),
             Mapping::Plain(_) | Mapping::Unallocated | Mapping::Zero => Stored::Plain(bytes),
         };
-        Ok(Some((place, stored)))
+        Ok(Some((Some(place), stored)))
     }
 
     fn send(&self, job: Option<Job>) {
@@ -277,10 +301,11 @@ impl<F: Fn(Fault)> Feeder<'_, F> {
     }
 
     fn missing(&self, index: u64) {
-        let fault = Fault::new(
-            self.expected.file,
-            "the image has only zeros where there was data",
-        );
+        let what = match self.expected.below {
+            None => "the image has only zeros where there was data",
+            Some(_) => "the image does not hold what changed since the capture that it builds on",
+        };
+        let fault = Fault::new(self.expected.file, what);
         (self.fault)(fault.on_disk(self.expected.range(index)));
     }
 }
@@ -304,18 +329,22 @@ impl Checker<'_> {
         self.chunk.clear();
         let length = usize::try_from(self.expected.chunk_bytes).unwrap_or(0);
         self.chunk.resize(length, 0);
-        let mut decoded = true;
+        let mut decoded = self.fill_from_below(job, range, fault);
         let mut place: Option<Extent> = None;
         for (within, at, stored) in &job.clusters {
-            place = place.map_or(Some(*at), |sum| {
-                Extent::between(sum.start().0.min(at.start().0), sum.end().max(at.end()))
-            });
+            place = match (place, *at) {
+                (Some(sum), Some(at)) => {
+                    Extent::between(sum.start().0.min(at.start().0), sum.end().max(at.end()))
+                }
+                (sum, at) => sum.or(at),
+            };
             // A cluster is never longer than a chunk, and both are powers of two.
             let rest = self.chunk.get_mut(*within..);
             let Some(target) = rest.and_then(|rest| rest.get_mut(..self.cluster_bytes)) else {
                 continue;
             };
             match stored {
+                Stored::Zeros => target.fill(0),
                 Stored::Plain(bytes) => target.copy_from_slice(bytes),
                 Stored::Compressed(stream) => {
                     if let Err(error) = self.decoder.decode(stream, target) {
@@ -332,7 +361,7 @@ impl Checker<'_> {
                         fault(
                             Fault::new(file, error.to_string())
                                 .on_disk(cluster)
-                                .in_file(Some(*at)),
+                                .in_file(*at),
                         );
                     }
                 }
@@ -347,5 +376,34 @@ impl Checker<'_> {
             };
             fault(Fault::new(file, what).on_disk(Some(range)).in_file(place));
         }
+    }
+
+    /// Fills the chunk with what lies below, where the image says nothing; `false` if that cannot be
+    /// read. Nothing else of it is read: what is damaged there may be the reason why the image has
+    /// clusters of its own.
+    fn fill_from_below(&mut self, job: &Job, range: Extent, fault: &impl Fn(Fault)) -> bool {
+        let Some((_, below)) = &self.expected.below else {
+            return true;
+        };
+        let mut own = job.clusters.iter().map(|(within, _, _)| *within).peekable();
+        let length = usize::try_from(range.len().0).unwrap_or(0);
+        let rest = self.chunk.get_mut(..length).unwrap_or_default();
+        let mut readable = true;
+        for (number, target) in rest.chunks_mut(self.cluster_bytes.max(1)).enumerate() {
+            let within = number.saturating_mul(self.cluster_bytes);
+            if own.next_if_eq(&within).is_some() {
+                continue;
+            }
+            let start = u64::try_from(within).unwrap_or(0);
+            let at = ByteOffset(range.start().0.saturating_add(start));
+            if let Err(error) = below.read_at(at, target) {
+                readable = false;
+                let length = u64::try_from(target.len()).unwrap_or(0);
+                let place = Extent::new(at, ByteLen(length));
+                let what = format!("what it builds on cannot be read: {error}");
+                fault(Fault::new(self.expected.file, what).on_disk(place));
+            }
+        }
+        readable
     }
 }

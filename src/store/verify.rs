@@ -1,13 +1,15 @@
 //! The proof that a capture is what was read: every file against its digest, every chunk of every
 //! disk against the digest that was taken while it was read.
 
-use super::digest::Digest;
+use super::chain;
+use super::digest::{Digest, FileDigest, FileHasher};
 use super::fault::{Fault, Faults};
-use super::files::{CaptureFiles, FileReader};
+use super::files::{CaptureFiles, DirFiles, FileReader};
 use super::layout::PARTIAL;
 use super::list::find;
-use super::manifest::{DiskRecord, FileRecord, MANIFEST, Manifest, SUMS};
+use super::manifest::{DiskRecord, FileRecord, MANIFEST, Manifest, SUMS, Since};
 use super::medium;
+use super::merge::Merged;
 use super::scan::{Expected, scan};
 use crate::device::ReadAt;
 use crate::error::{Error, Kind, Result};
@@ -15,7 +17,7 @@ use crate::report::{Level, Progress, Report};
 use crate::units::ByteLen;
 use crate::{say, warn};
 use serde::Serialize;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt::Write as _;
 use std::path::Path;
 
@@ -37,6 +39,9 @@ pub struct CaptureVerdict {
     pub capture: String,
     /// Bytes that were read and compared.
     pub bytes: u64,
+    /// The earlier captures beside it that it was made over.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    pub builds_on: BTreeSet<String>,
     /// What is wrong with it.
     pub faults: Faults,
 }
@@ -61,6 +66,9 @@ impl Verdict {
                 ),
                 _ => writeln!(text, "{}: DAMAGED", capture.capture),
             };
+            for earlier in &capture.builds_on {
+                let _ = writeln!(text, "  it builds on {earlier}");
+            }
             for fault in &capture.faults.list {
                 let _ = writeln!(text, "  {fault}");
             }
@@ -73,19 +81,34 @@ impl Verdict {
     }
 }
 
-/// Verifies a capture, or all whole captures of a store (a directory, or a stick).
+/// Verifies a capture and those that it builds on, or all whole captures of a store (a directory, or
+/// a stick).
 ///
 /// # Errors
 /// When there is none, or only a partial one; damage is no error but in the verdict.
 pub fn verify_path(path: &Path, report: &dyn Report) -> Result<Verdict> {
     let mut captures = Vec::new();
     let mut partial = Vec::new();
+    let mut todo = VecDeque::new();
     for found in find(medium::open(path)?)? {
         if found.partial {
             partial.push(found.files.name());
         } else {
-            captures.push(verify(found.files.as_ref(), report)?);
+            todo.push_back(found.files);
         }
+    }
+    let mut seen: BTreeSet<String> = todo.iter().map(|files| files.name()).collect();
+    while let Some(files) = todo.pop_front() {
+        let verdict = verify(files.as_ref(), report)?;
+        for earlier in &verdict.builds_on {
+            // One that is missing is among the faults.
+            if let Ok(earlier) = files.sibling(earlier)
+                && seen.insert(earlier.name())
+            {
+                todo.push_back(earlier);
+            }
+        }
+        captures.push(verdict);
     }
     if captures.is_empty() {
         return Err(match partial.first() {
@@ -133,6 +156,7 @@ pub fn verify(capture: &dyn CaptureFiles, report: &dyn Report) -> Result<Capture
         verdict: CaptureVerdict {
             capture: name,
             bytes: 0,
+            builds_on: BTreeSet::new(),
             faults: Faults::default(),
         },
     };
@@ -236,13 +260,17 @@ impl Verifier<'_> {
         let Some(file) = self.open(&record.name, record.bytes, present) else {
             return;
         };
-        match Digest::sha256_of_file(&*file) {
-            Ok(digest) if digest == record.sha256 => {}
+        self.digest(&record.name, &*file, FileDigest::Sha256(record.sha256));
+    }
+
+    fn digest(&mut self, name: &str, file: &dyn ReadAt, expected: FileDigest) {
+        match expected.hasher().file(file) {
+            Ok(digest) if digest == expected => {}
             Ok(_) => self.fault(Fault::new(
-                &record.name,
-                "its SHA-256 is not that of the manifest",
+                name,
+                format!("its {} is not that of the manifest", expected.kind()),
             )),
-            Err(error) => self.fault(Fault::new(&record.name, error.to_string())),
+            Err(error) => self.fault(Fault::new(name, error.to_string())),
         }
         self.verdict.bytes += file.size().0;
     }
@@ -251,25 +279,50 @@ impl Verifier<'_> {
         let Some(file) = self.open(&record.file, record.file_bytes, present) else {
             return Ok(());
         };
-        let (digest, faults) = scan_record(&*file, record, "verifying", self.report)?;
+        let expected = match record.digest() {
+            Ok(expected) => expected,
+            Err(error) => {
+                self.fault(Fault::new(MANIFEST, error.to_string()));
+                return Ok(());
+            }
+        };
+        if let Some(since) = &record.since {
+            self.verdict.builds_on.insert(since.capture.clone());
+        }
+        let below = match below(self.capture, record) {
+            Ok(below) => below,
+            Err(error) => {
+                self.fault(Fault::new(&record.file, error.to_string()));
+                // Without it only the file itself can be held against its digest.
+                self.digest(&record.file, &*file, expected);
+                return Ok(());
+            }
+        };
+        let (digest, faults) = scan_record(
+            &*file,
+            record,
+            below.as_ref(),
+            expected.hasher(),
+            "verifying",
+            self.report,
+        )?;
         let chunks_are_right = faults.is_empty();
         for fault in &faults.list {
             self.report.line(Level::Error, format_args!("{fault}"));
         }
         self.verdict.faults.append(faults);
-        if digest.is_some_and(|digest| digest != record.sha256) {
-            self.fault(Fault::new(
-                &record.file,
-                if chunks_are_right {
-                    "its SHA-256 is not that of the manifest, though it holds what was read: the \
-                     change is in its tables or between the data"
-                } else {
-                    "its SHA-256 is not that of the manifest"
-                },
-            ));
+        if digest.is_some_and(|digest| digest != expected) {
+            let mut what = format!("its {} is not that of the manifest", expected.kind());
+            if chunks_are_right {
+                what.push_str(
+                    ", though it holds what was read: the change is in its tables or between the \
+                     data",
+                );
+            }
+            self.fault(Fault::new(&record.file, what));
         }
         self.verdict.bytes += file.size().0;
-        if chunks_are_right && digest == Some(record.sha256) {
+        if chunks_are_right && digest == Some(expected) {
             say!(
                 self.report,
                 "{}: {} chunks are what was read",
@@ -281,12 +334,22 @@ impl Verifier<'_> {
     }
 }
 
+/// What the image of a record was made over, if it was.
+fn below(capture: &dyn CaptureFiles, record: &DiskRecord) -> Result<Option<Merged>> {
+    if record.since.is_none() {
+        return Ok(None);
+    }
+    chain::merged(&chain::below(capture, record)?).map(Some)
+}
+
 fn scan_record(
     file: &dyn ReadAt,
     record: &DiskRecord,
+    below: Option<&Merged>,
+    hasher: FileHasher,
     doing: &str,
     report: &dyn Report,
-) -> Result<(Option<Digest>, Faults)> {
+) -> Result<(Option<FileDigest>, Faults)> {
     let total = file.size();
     report.begin(&format!("{doing} {}", record.file), total);
     let watch = |done| {
@@ -303,11 +366,13 @@ fn scan_record(
             virtual_size: ByteLen(record.virtual_size_bytes),
             chunk_bytes: record.chunk_bytes,
             chunks: &record.chunks,
+            below: record.since.as_ref().map(Since::backing).zip(below),
         },
+        hasher,
         &watch,
     );
     report.end();
-    scan.map(|scan| (scan.sha256, scan.faults))
+    scan.map(|scan| (scan.digest, scan.faults))
 }
 
 /// Reads an image that was just written back from the medium and returns its SHA-256 for the
@@ -348,13 +413,22 @@ pub fn seal(
     if !prove {
         return Digest::sha256_of_file(&file);
     }
-    let (digest, faults) = scan_record(&file, record, "reading back", report)?;
+    let hasher = FileHasher::sha256();
+    let below = below(&DirFiles::new(directory), record)?;
+    let (digest, faults) = scan_record(
+        &file,
+        record,
+        below.as_ref(),
+        hasher,
+        "reading back",
+        report,
+    )?;
     for fault in &faults.list {
         report.line(Level::Error, format_args!("{fault}"));
     }
     match (digest, faults.list.first()) {
-        (Some(digest), None) => Ok(digest),
+        (Some(FileDigest::Sha256(digest)), None) => Ok(digest),
         (_, Some(fault)) => Err(mismatch(format!("reading back what was written: {fault}"))),
-        (None, None) => Err(mismatch("reading back what was written".into())),
+        (_, None) => Err(mismatch("reading back what was written".into())),
     }
 }

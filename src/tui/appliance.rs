@@ -14,7 +14,8 @@ use crate::report::plain::PlainLines;
 use crate::report::{Level, Report, Tee};
 use crate::stick::cmdline::Cmdline;
 use crate::stick::{self, Stick};
-use crate::store::CaptureDir;
+use crate::store::list::State;
+use crate::store::{self, CaptureDir, layout};
 use crate::units::ByteLen;
 use crate::usedmap::{DiskInfo, map_disks};
 use crate::volume::crypt::{Secrets, mistyped_recovery_group};
@@ -197,7 +198,7 @@ impl Appliance<'_> {
         }
         self.show_disks(&all, &choice)?;
         if !answers.unattended
-            && let Some(after) = self.ask(&all, &mut choice)?
+            && let Some(after) = self.ask(stick, &machine, &all, &mut choice)?
         {
             return leave(after);
         }
@@ -205,11 +206,19 @@ impl Appliance<'_> {
     }
 
     /// Until Enter: the choice is then made. Or what to do with the machine instead of a capture.
-    fn ask(&self, all: &[(usize, PathBuf)], choice: &mut Choice) -> Result<Option<&'static str>> {
+    fn ask(
+        &self,
+        stick: &Stick,
+        machine: &Machine,
+        all: &[(usize, PathBuf)],
+        choice: &mut Choice,
+    ) -> Result<Option<&'static str>> {
         loop {
+            let name = choice.options.name.as_deref().unwrap_or(&machine.name);
+            let earlier = newest(stick, name);
             // Before the keys are shown: what is typed at them counts.
             self.consoles.forget_typed();
-            self.show_keys(choice.disks.len());
+            self.show_keys(choice, earlier.as_deref());
             let reading = |e| Error::io("reading the consoles", e);
             let Some(line) = self.consoles.read_line(None).map_err(reading)? else {
                 continue;
@@ -222,6 +231,24 @@ impl Appliance<'_> {
                     choice.options.name = Some(name.trim().to_owned());
                     say!(self.lines, "The machine will be called {}", name.trim());
                 }
+                ("s", "") if choice.options.since.is_some() => {
+                    choice.options.since = None;
+                    say!(self.lines, "All that is in use will be stored");
+                }
+                ("s", "") => match &earlier {
+                    Some(earlier) => {
+                        choice.options.since = Some(earlier.clone());
+                        say!(
+                            self.lines,
+                            "Only what changed since {earlier} will be stored; both have to stay on \
+                             the stick"
+                        );
+                    }
+                    None => say!(
+                        self.lines,
+                        "There is no whole capture of {name} on the stick yet"
+                    ),
+                },
                 ("k", "") => {
                     self.ask_secret(&mut choice.secrets)?;
                     self.show_disks(all, choice)?;
@@ -266,11 +293,22 @@ impl Appliance<'_> {
         Ok(())
     }
 
-    fn show_keys(&self, disks: usize) {
-        let what = match disks {
+    fn show_keys(&self, choice: &Choice, earlier: Option<&str>) {
+        let what = match choice.disks.len() {
             1 => "this disk".to_owned(),
             disks => format!("these {disks} disks"),
         };
+        match (&choice.options.since, earlier) {
+            (Some(since), _) => say!(
+                self.lines,
+                "Second pass: only what changed since {since} is stored   s: store everything"
+            ),
+            (None, Some(earlier)) => say!(
+                self.lines,
+                "This machine was captured already ({earlier})   s: store only what changed since"
+            ),
+            (None, None) => {}
+        }
         say!(
             self.lines,
             "Enter: capture {what}   0 2: only disks 0 and 2   n NAME: call the machine so\n\
@@ -444,6 +482,17 @@ fn leave(after: &str) -> Result<Outcome> {
         .and_then(|()| std::fs::write(AFTER_FILE, after))
         .map_err(|e| Error::io(format!("telling the system to {after}"), e))?;
     std::process::exit(Exit::Done.code().into())
+}
+
+/// The newest whole capture of a machine on the stick. A stick that was never used has none.
+fn newest(stick: &Stick, machine: &str) -> Option<String> {
+    let machine = layout::sanitise(machine)?;
+    let captures = store::list(&stick.identity().path).ok()?.captures;
+    captures
+        .into_iter()
+        .filter(|capture| capture.state == State::Whole && capture.machine == machine)
+        .map(|capture| capture.capture)
+        .max()
 }
 
 fn open_all(paths: &[PathBuf]) -> Result<Vec<Disk>> {

@@ -12,7 +12,7 @@ use haulier::extent::{Extent, ExtentList};
 use haulier::qcow2::{CLUSTER_BYTES, Compression};
 use haulier::report::Quiet;
 use haulier::store::{
-    CHUNK_BYTES, CaptureDir, ChunkList, Digest, DiskRecord, Manifest, chunk_digest, manifest, seal,
+    CHUNK_BYTES, CaptureDir, ChunkList, DiskRecord, Manifest, chunk_digest, manifest, seal,
 };
 use haulier::units::{ByteLen, ByteOffset, SectorSize};
 use std::collections::BTreeMap;
@@ -55,7 +55,8 @@ pub fn image(dir: &Path, file: &str, content: &Content, compression: Compression
     DiskRecord {
         file: file.into(),
         file_bytes: finished.file_bytes.0,
-        sha256: Digest([0; 32]),
+        sha256: None,
+        blake3: None,
         virtual_size_bytes: content.size().0,
         source: identity(content.size().0),
         compression,
@@ -64,6 +65,7 @@ pub fn image(dir: &Path, file: &str, content: &Content, compression: Compression
         extents,
         bad_ranges: ExtentList::new(),
         regions: Vec::new(),
+        since: None,
     }
 }
 
@@ -85,7 +87,7 @@ pub fn capture(store: &Path, machine: &str, disks: &[(Content, Compression)]) ->
                 content,
                 *compression,
             );
-            record.sha256 = seal(dir.path(), &record, true, &Quiet).unwrap();
+            record.sha256 = Some(seal(dir.path(), &record, true, &Quiet).unwrap());
             record
         });
     let manifest = Manifest {

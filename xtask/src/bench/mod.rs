@@ -52,8 +52,10 @@ pub(crate) fn run(rounds: u32, quick: bool) -> Result<()> {
     setup::ensure(&Purpose::ALL, &say)?;
     let folder = target().join("bench");
     fs::create_dir_all(&folder).with_context(|| format!("making {}", folder.display()))?;
+    let source = source::disk(&folder)?;
+    let fast = source::in_memory(&source)?;
     let bench = Bench {
-        disk: source::disk(&folder)?,
+        disk: fast.as_ref().map_or(source, |fast| fast.path().into()),
         stages: build_stages()?,
         haulier: programs::build(&workspace())?.haulier,
         folder,
@@ -90,6 +92,8 @@ impl Bench {
         let mut table = Table::new(read, compress, write);
         table.tools(&measured);
         if !quick {
+            let (ours, theirs) = tools::live(&self.haulier, &self.disk, fast.path())?;
+            table.live(ours, theirs);
             for rate in STICKS {
                 let stick = Store::throttled(&self.folder, rate * 1_000_000)?;
                 let write = self.write(stick.path(), image.min(rate * 1_000_000 * 10))?;

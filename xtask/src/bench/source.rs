@@ -6,7 +6,9 @@ use crate::say;
 use anyhow::{Context, Result};
 use haulier_testbed::command::{run, tool};
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use tempfile::NamedTempFile;
 
 const DISK_BYTES: u64 = 16 << 30;
 /// The partition's start, in bytes.
@@ -16,10 +18,13 @@ const LIVE: u64 = DISK_BYTES / 100 * 36;
 const DELETED: u64 = DISK_BYTES / 100 * 27;
 /// Folders of this machine's that are copied.
 const FROM: [&str; 3] = ["/usr/bin", "/usr/lib", "/usr/share"];
-/// One file in so many bytes is noise, as photographs and archives are.
+/// One byte in so many is noise, as photographs and archives are, in files of so many bytes.
 const NOISE_EVERY: u64 = 8;
+const NOISE_BYTES: u64 = 8 << 20;
+/// What the tools, and the machine, need of memory besides.
+const MEMORY_LEFT: u64 = 3 << 30;
 /// Changes when the recipe does.
-const RECIPE: u32 = 1;
+const RECIPE: u32 = 2;
 
 /// The disk; made if it is not there.
 pub(super) fn disk(folder: &Path) -> Result<PathBuf> {
@@ -53,12 +58,39 @@ pub(super) fn disk(folder: &Path) -> Result<PathBuf> {
     Ok(disk)
 }
 
+/// A copy of the disk in memory, so that it does not share a bottleneck with the store; nothing where
+/// there is not enough of it.
+pub(super) fn in_memory(disk: &Path) -> Result<Option<NamedTempFile>> {
+    let memory = Path::new("/dev/shm");
+    let blocks = disk.metadata()?.blocks() * 512;
+    let room = rustix::fs::statvfs(memory)?;
+    let available = fs::read_to_string("/proc/meminfo")?
+        .lines()
+        .find_map(|line| {
+            line.strip_prefix("MemAvailable:")?
+                .trim()
+                .strip_suffix(" kB")?
+                .parse()
+                .ok()
+        })
+        .map_or(0, |kib: u64| kib << 10);
+    if available.min(room.f_bavail * room.f_frsize) < blocks + MEMORY_LEFT {
+        say("The disk of the bench is on the same medium as the store: there is no memory for it");
+        return Ok(None);
+    }
+    say("The disk of the bench is in memory");
+    let copy = NamedTempFile::new_in(memory)?;
+    run(tool("cp").arg("--sparse=always").arg(disk).arg(copy.path()))?;
+    Ok(Some(copy))
+}
+
 /// Copies until live and deleted data are there, then deletes what is to be deleted: every file by
 /// turns, so that live and free blocks lie among each other.
 fn fill(mount: &Path) -> Result<()> {
     let mut files: Vec<(PathBuf, u64)> = Vec::new();
     let mut total = 0_u64;
-    let mut noise = fs::File::open("/dev/urandom")?;
+    let noise = fs::File::open("/dev/urandom")?;
+    let mut made = 0_u64;
     'copies: for copy in 0.. {
         for from in FROM {
             for source in tree(Path::new(from))? {
@@ -69,14 +101,13 @@ fn fill(mount: &Path) -> Result<()> {
                 let place = mount.join(format!("{copy}/{}", number % 97));
                 fs::create_dir_all(&place)?;
                 let place = place.join(number.to_string());
-                let mut bytes = fs::copy(&source, &place)?;
-                if (number as u64).is_multiple_of(NOISE_EVERY * 8) {
-                    // As much noise as one part in NOISE_EVERY of what was copied since.
-                    bytes = 8 << 20;
-                    let mut some = std::io::Read::by_ref(&mut noise);
-                    let mut some = std::io::Read::take(&mut some, bytes);
-                    std::io::copy(&mut some, &mut fs::File::create(&place)?)?;
-                }
+                let bytes = if total / NOISE_EVERY >= made {
+                    let mut some = std::io::Read::take(&noise, NOISE_BYTES);
+                    made += NOISE_BYTES;
+                    std::io::copy(&mut some, &mut fs::File::create(&place)?)?
+                } else {
+                    fs::copy(&source, &place)?
+                };
                 total += bytes;
                 files.push((place, bytes));
             }

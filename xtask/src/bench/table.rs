@@ -12,6 +12,7 @@ pub(super) struct Table {
     write: Stage,
     tools: String,
     sticks: String,
+    live: Option<(u64, u64)>,
 }
 
 fn rate(stage: Stage) -> f64 {
@@ -26,6 +27,7 @@ impl Table {
             write,
             tools: String::new(),
             sticks: String::new(),
+            live: None,
         }
     }
 
@@ -72,6 +74,11 @@ impl Table {
         }
     }
 
+    /// What an image of the live data takes: ours and that of qemu-img, in bytes.
+    pub(super) fn live(&mut self, ours: u64, theirs: u64) {
+        self.live = Some((ours, theirs));
+    }
+
     /// Adds a capture to a store of `rate` million bytes a second, which took `write` for some
     /// bytes.
     pub(super) fn stick(&mut self, rate_mb: u64, write: Stage, ours: &Measured) {
@@ -94,7 +101,10 @@ impl fmt::Display for Table {
         writeln!(f, "| stage alone | seconds | MB/s |\n| --- | ---: | ---: |")?;
         for (name, stage) in [
             ("reading what is used", self.read),
-            ("compressing it on all processors", self.compress),
+            (
+                "digesting and compressing it on all processors",
+                self.compress,
+            ),
             ("writing the image", self.write),
         ] {
             writeln!(f, "| {name} | {:.1} | {:.0} |", stage.seconds, rate(stage))?;
@@ -111,6 +121,15 @@ impl fmt::Display for Table {
              | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |\n{}",
             self.tools
         )?;
+        if let Some((ours, theirs)) = self.live {
+            writeln!(
+                f,
+                "Our image of the live data has {} MB, that of `qemu-img convert -c` {} MB: {:.3} of it.\n",
+                ours / 1_000_000,
+                theirs / 1_000_000,
+                ours as f64 / theirs as f64
+            )?;
+        }
         if self.sticks.is_empty() {
             return Ok(());
         }

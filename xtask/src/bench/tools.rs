@@ -139,6 +139,41 @@ impl Tool {
     }
 }
 
+/// What an image of the live data alone takes, in bytes: ours, and one that qemu-img makes of it.
+/// Ours is checked, and theirs compared with it.
+pub(super) fn live(haulier: &Path, disk: &Path, store: &Path) -> Result<(u64, u64)> {
+    let out = store.join("out");
+    fs::create_dir(&out)?;
+    run(Command::new(haulier)
+        .args(["capture", "--no-verify", "--name", "bench", "--disk"])
+        .arg(disk)
+        .arg("--to")
+        .arg(&out))?;
+    let machine = fs::read_dir(out.join("bench"))?
+        .next()
+        .context("no capture")??;
+    let ours = machine.path().join("disk-0.qcow2");
+    let theirs = out.join("theirs.qcow2");
+    run(tool("qemu-img").arg("check").arg(&ours))?;
+    run(tool("qemu-img")
+        .args([
+            "convert",
+            "-c",
+            "-O",
+            "qcow2",
+            "-o",
+            "compression_type=zstd",
+            "-W",
+            "-m",
+            "16",
+        ])
+        .args([&ours, &theirs]))?;
+    run(tool("qemu-img").arg("compare").args([&ours, &theirs]))?;
+    let sizes = (ours.metadata()?.len(), theirs.metadata()?.len());
+    fs::remove_dir_all(&out)?;
+    Ok(sizes)
+}
+
 /// Has the kernel drop what it holds of the disk, so that each reads it from the medium.
 pub(super) fn forget(disk: &Path) -> Result<()> {
     let file = File::open(disk)?;

@@ -269,6 +269,12 @@ pub const ALL: &[Need] = &[
     ),
     need(
         Purpose::Checks,
+        "b3sum",
+        "b3sum",
+        "a second opinion on BLAKE3 digests of images",
+    ),
+    need(
+        Purpose::Checks,
         "btrfs-progs",
         "mkfs.btrfs",
         "btrfs to read in tests",
