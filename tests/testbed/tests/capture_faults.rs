@@ -187,6 +187,11 @@ fn a_stick_that_is_pulled_from_the_appliance_and_put_back_goes_on_at_the_next_bo
         // In the data: later there may be nothing left to pull it from.
         let moment = 80 * MIB as u64 + scene.moment() / 2;
         let mut machine = scene.until(&stick, moment);
+        let screen = machine.serial().text();
+        assert!(
+            !screen.contains("haulier: exit code"),
+            "too early:\n{screen}"
+        );
         println!("pull {pull} after {moment} bytes");
         machine.qmp().unplug("stick0").unwrap();
         machine.serial().wait_for("Put it back now", BOOT).unwrap();
