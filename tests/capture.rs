@@ -140,6 +140,11 @@ fn capture(extra: &[&str]) -> Capture {
     let (code, out, err) = haulier(&args);
     assert_eq!(code, 0, "{out}{err}");
     let path = PathBuf::from(out.lines().last().unwrap());
+    let image = path.join("disk-0.qcow2");
+    run_ok(
+        "qemu-img",
+        &["check", "-f", "qcow2", image.to_str().unwrap()],
+    );
     Capture {
         _dir: dir,
         disk,
@@ -169,10 +174,6 @@ fn image_is_the_masked_disk(extra: &[&str]) -> u64 {
     let dir = tempfile::tempdir().unwrap();
     let capture = capture(extra);
     let image = capture.path.join("disk-0.qcow2");
-    run_ok(
-        "qemu-img",
-        &["check", "-f", "qcow2", image.to_str().unwrap()],
-    );
     let expected = dir.path().join("masked.img");
     let used = masked(&capture.disk, &expected);
     run_ok(

@@ -8,7 +8,7 @@ use haulier::qcow2::{
     Compression, Encoded, Encoder, Finished, GuestCluster, Reader, Storage, Writer,
 };
 use haulier::units::ByteLen;
-use qcow2_common::Content;
+use qcow2_common::{Content, qemu_img};
 use std::cell::RefCell;
 use std::fs::File;
 use std::io;
@@ -121,6 +121,9 @@ fn writes_go_forward_and_the_header_comes_when_all_else_is_durable() {
     }
     assert_eq!(end, finished.file_bytes.0);
     content.compare(&Reader::open(MemDisk(medium.bytes.clone())).unwrap());
+    let image = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(image.path(), &medium.bytes).unwrap();
+    qemu_img(&["check", "-q", image.path().to_str().unwrap()]);
 }
 
 #[test]

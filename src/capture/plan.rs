@@ -204,15 +204,15 @@ impl DiskPlan {
 /// Clusters spread evenly over what is read, one in the middle of each n-th used chunk's first run.
 fn sample_places(disk: &Disk, map: &DiskMap) -> Vec<Extent> {
     let used = &map.extents;
-    let chunks: Vec<Extent> = chunks_of(used, disk.size()).collect();
-    let step = chunks.len().div_ceil(SAMPLES).max(1);
+    // Gone through twice instead of kept: a disk of 64 TiB has 16 million.
+    let chunks = || chunks_of(used, disk.size());
+    let step = chunks().count().div_ceil(SAMPLES).max(1);
     let cluster = u64::try_from(CLUSTER_BYTES).unwrap_or(u64::MAX);
-    chunks
-        .iter()
+    chunks()
         .step_by(step)
         .enumerate()
         .filter_map(|(turn, chunk)| {
-            let runs: Vec<Extent> = used.within(*chunk).collect();
+            let runs: Vec<Extent> = used.within(chunk).collect();
             let run = runs.get(turn.checked_rem(runs.len())?)?;
             let start = run.start().0 / cluster * cluster;
             Extent::between(start, start.saturating_add(cluster).min(disk.size().0))

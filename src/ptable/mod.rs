@@ -19,7 +19,7 @@ mod gpt_header;
 mod mbr;
 
 use crate::device::ReadAt;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::extent::{Extent, ExtentList};
 use crate::units::{ByteLen, ByteOffset, Lba, SectorSize};
 use serde::{Deserialize, Serialize};
@@ -180,6 +180,15 @@ impl PartitionTable {
             None => gpt::note_unprotected(disk, &mut table),
         }
         Ok(table)
+    }
+
+    /// What is known of the partitions of a disk whose first sector cannot be read: nothing.
+    pub fn unreadable(sector: SectorSize, why: &Error) -> Self {
+        let mut table = Self::none(sector);
+        table.notes.push(format!(
+            "which partitions it has is not known, so everything is copied except zeros: {why}"
+        ));
+        table
     }
 
     fn none(sector: SectorSize) -> Self {

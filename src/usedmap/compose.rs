@@ -64,14 +64,20 @@ impl<'a> Composition<'a> {
     /// Composes disks.
     ///
     /// # Errors
-    /// When a first sector cannot be read or a disk vanishes. What else cannot be read or understood
-    /// is a finding.
+    /// When a disk vanishes. What else cannot be read or understood is a finding.
     pub(super) fn of(sources: Vec<Source<'a>>, secrets: &Secrets, looks: Looks) -> Result<Self> {
         let mut tables = Vec::new();
         for source in &sources {
-            tables.push(looks.at(source.disk, |disk| {
+            let read = looks.at(source.disk, |disk| {
                 PartitionTable::read(disk, source.sector)
-            })?);
+            });
+            tables.push(match read {
+                // Nothing is divided then: the whole disk is taken.
+                Err(error) if error.kind() == Kind::Io => {
+                    PartitionTable::unreadable(source.sector, &error)
+                }
+                read => read?,
+            });
         }
         let mut work = Work {
             composition: Self {

@@ -72,8 +72,8 @@ pub struct DiskMap {
 /// What `secrets` open is looked into, in memory.
 ///
 /// # Errors
-/// When the first sector of one cannot be read or a disk vanishes. What else cannot be read or
-/// understood is copied, with the reason in its region.
+/// When a disk vanishes. What else cannot be read or understood is copied, with the reason in its
+/// region.
 pub fn map_disks(disks: &[(&dyn ReadAt, DiskInfo)], secrets: &Secrets) -> Result<Vec<DiskMap>> {
     let sources = disks.iter().map(|(disk, info)| Source {
         disk: *disk,

@@ -36,6 +36,10 @@ pub fn capture(dir: &Path, machine: &Machine, disks: &[PathBuf]) -> PathBuf {
     let [capture] = captures.as_slice() else {
         panic!("{captures:?}");
     };
+    for number in 0..machine.disks.len() {
+        let image = capture.join(format!("disk-{number}.qcow2"));
+        tool(Command::new("qemu-img").args(["check", "-q"]).arg(image));
+    }
     // The image files of this test stand for the machine's disks.
     edit_manifest(capture, |manifest| {
         for (record, info) in manifest.disks.iter_mut().zip(&machine.disks) {

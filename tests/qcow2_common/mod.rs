@@ -177,6 +177,7 @@ impl Content {
     }
 }
 
+/// Writes an image of `content`, which QEMU calls clean and the same.
 pub fn write_image(content: &Content, path: &Path, compression: Compression) -> Finished {
     let file = File::create(path).unwrap();
     let mut writer = Writer::create(file, content.size(), compression).unwrap();
@@ -186,7 +187,17 @@ pub fn write_image(content: &Content, path: &Path, compression: Compression) -> 
             .append(GuestCluster(at), encoder.encode(bytes))
             .unwrap();
     }
-    writer.finish().unwrap()
+    let finished = writer.finish().unwrap();
+    let image = path.to_str().unwrap();
+    qemu_img(&["check", "-q", "-f", "qcow2", image]);
+    // Filesystems have no files as large as the largest disks.
+    if content.size <= 1 << 40 {
+        let raw = tempfile::NamedTempFile::new().unwrap();
+        content.write_raw(raw.path());
+        let raw = raw.path().to_str().unwrap();
+        qemu_img(&["compare", "-q", "-f", "qcow2", "-F", "raw", image, raw]);
+    }
+    finished
 }
 
 /// Runs qemu-img; panics with its words when it is missing or says no.

@@ -2,6 +2,7 @@
 
 mod bench;
 mod demo;
+mod faults;
 mod fuzz;
 mod image;
 mod steps;
@@ -65,11 +66,17 @@ enum Command {
         #[arg(long, default_value_t = 1)]
         seed: u64,
     },
-    /// Map filesystems of up to 64 TiB, and say what that took
+    /// Map and capture filesystems of up to 64 TiB, and say what that took
     Size {
         /// How many files are made in some of them
         #[arg(long, default_value_t = 20_000_000)]
         files: u64,
+    },
+    /// Kill, cut, fill, pull, break and flip captures, many times, and print what came of it
+    Faults {
+        /// How much of the whole matrix
+        #[arg(long, default_value_t = 100)]
+        percent: u32,
     },
     /// Run everything that CI runs
     Test {
@@ -87,6 +94,7 @@ fn main() -> ExitCode {
         Command::Fuzz { target, seconds } => fuzz::run(target.as_deref(), seconds),
         Command::Powercut { cuts, seed } => test::powercut(cuts, seed),
         Command::Size { files } => test::size(files),
+        Command::Faults { percent } => faults::run(percent),
         Command::Test { filter } => test::run(filter.as_deref()),
     };
     match done {

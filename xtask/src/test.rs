@@ -111,7 +111,7 @@ pub(crate) fn powercut(cuts: u64, seed: u64) -> Result<()> {
     )
 }
 
-/// Maps of the largest filesystems, in full; `cargo test` has a quick form of each.
+/// Maps and captures of the largest filesystems, in full; `cargo test` has a quick form of each.
 pub(crate) fn size(files: u64) -> Result<()> {
     setup::ensure(&Purpose::ALL, &say)?;
     cargo(&["build", "--release", "--locked", "--bin", "haulier"])?;
@@ -124,12 +124,15 @@ pub(crate) fn size(files: u64) -> Result<()> {
             // All of them.
             ("HAULIER_SIZE_GROUPS", (1 << 19).to_string()),
             ("HAULIER_SIZE_CLUSTERS", (1_u64 << 32).to_string()),
+            ("HAULIER_SIZE_CAPTURED_GROUPS", (24_000).to_string()),
         ],
         &[
             "test",
             "--locked",
             "--test",
             "map_size",
+            "--test",
+            "capture_size",
             "--",
             "--nocapture",
             "--test-threads=1",
@@ -141,7 +144,7 @@ fn cargo(arguments: &[&str]) -> Result<()> {
     cargo_with(&[], arguments)
 }
 
-fn cargo_with(variables: &[(&str, String)], arguments: &[&str]) -> Result<()> {
+pub(crate) fn cargo_with(variables: &[(&str, String)], arguments: &[&str]) -> Result<()> {
     println!("+ cargo {}", arguments.join(" "));
     let status = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
         .args(arguments)
