@@ -398,6 +398,13 @@ impl Session<'_> {
             ByteLen(begun.image.read()),
             used.total()
         );
+        if begun.compression != self.request.options.compression {
+            let compression = begun.compression.name();
+            say!(
+                self.report,
+                "Its image was begun with compression {compression} and stays so"
+            );
+        }
         Ok(Took::Part(Box::new(begun)))
     }
 
