@@ -7,10 +7,9 @@ use super::journal;
 use crate::device::DiskIdentity;
 use crate::error::{Error, Kind, Result};
 use crate::extent::{Extent, ExtentList};
-use crate::store::layout::{self, PARTIAL};
-use crate::store::manifest::MANIFEST;
+use crate::store::layout;
 use crate::store::parts::{EarlierPart, Part, PartDisk, held};
-use crate::store::{CaptureDir, CaptureFiles, Digest, DirFiles, DiskRecord, Manifest};
+use crate::store::{CaptureDir, Digest, DirFiles, DiskRecord, Manifest};
 use crate::units::ByteLen;
 use serde::{Deserialize, Serialize};
 use sha2::Digest as _;
@@ -311,19 +310,7 @@ fn newest(store: &Path, name: &str) -> Result<Option<(Manifest, Vec<u8>, PathBuf
     let Some(machine) = layout::sanitise(name) else {
         return Ok(None);
     };
-    let own = store.join(machine);
-    if !own.is_dir() {
-        return Ok(None);
-    }
-    let mut names: Vec<String> = DirFiles::new(&own)
-        .list()?
-        .into_iter()
-        .filter(|entry| entry.is_dir && !entry.name.ends_with(PARTIAL))
-        .map(|entry| entry.name)
-        .filter(|name| own.join(name).join(MANIFEST).is_file())
-        .collect();
-    names.sort();
-    let Some(folder) = names.pop().map(|name| own.join(name)) else {
+    let Some(folder) = layout::newest_whole(&store.join(machine))? else {
         return Ok(None);
     };
     match Manifest::read(&DirFiles::new(&folder)) {

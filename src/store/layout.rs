@@ -334,6 +334,25 @@ impl CaptureDir {
     }
 }
 
+/// The newest whole capture in the directory of a machine; none if there is none, or no directory.
+///
+/// # Errors
+/// When it cannot be listed.
+pub fn newest_whole(own: &Path) -> Result<Option<PathBuf>> {
+    if !own.is_dir() {
+        return Ok(None);
+    }
+    let mut names: Vec<String> = DirFiles::new(own)
+        .list()?
+        .into_iter()
+        .filter(|entry| entry.is_dir && !entry.name.ends_with(PARTIAL))
+        .map(|entry| entry.name)
+        .filter(|name| own.join(name).join(MANIFEST).is_file())
+        .collect();
+    names.sort();
+    Ok(names.pop().map(|name| own.join(name)))
+}
+
 /// Removes what is left of captures that are whole, or that somebody removed. Where it fails,
 /// nothing but some room is lost.
 fn remove_stale_journals(parent: &Path) {
