@@ -13,8 +13,9 @@ use crate::device::{Disk, ReadAt};
 use crate::error::{Error, Kind, Result};
 use crate::extent::ExtentList;
 use crate::inventory::Machine;
-use crate::lost::name_losses;
+use crate::lost::{Loss, name_losses};
 use crate::report::log::Log;
+use crate::report::page::page;
 use crate::report::{Level, Report};
 use crate::store::{CaptureDir, DiskRecord, Manifest, Since, layout, manifest, seal};
 use crate::units::ByteLen;
@@ -271,11 +272,13 @@ impl Session<'_> {
             .collect::<Result<Vec<_>>>()?;
         self.write_configuration(&names)?;
         let disks = self.capture_disks(begun)?;
-        if disks.iter().any(|disk| !disk.bad_ranges.is_empty()) {
-            self.write_losses(&disks)?;
-        }
+        let losses = if disks.iter().any(|disk| !disk.bad_ranges.is_empty()) {
+            self.write_losses(&disks)?
+        } else {
+            None
+        };
         say!(self.report, "All disks are captured; writing the manifest");
-        Ok(Manifest {
+        let manifest = Manifest {
             version: manifest::VERSION,
             tool_version: env!("CARGO_PKG_VERSION").into(),
             machine: self.directory.machine().into(),
@@ -283,11 +286,20 @@ impl Session<'_> {
             finished: jiff::Timestamp::now(),
             disks,
             files: Vec::new(),
-        })
+        };
+        let read_back = !self.request.options.no_verify;
+        let page = page(
+            &self.request.machine,
+            &manifest,
+            losses.as_deref(),
+            read_back,
+        );
+        self.directory.write(layout::PAGE, page.as_bytes())?;
+        Ok(manifest)
     }
 
     /// What the sectors cost that could not be read: the names of the files, and maps for ddrescue.
-    fn write_losses(&self, disks: &[DiskRecord]) -> Result<()> {
+    fn write_losses(&self, disks: &[DiskRecord]) -> Result<Option<Vec<Loss>>> {
         for (number, disk) in disks.iter().enumerate() {
             let size = ByteLen(disk.virtual_size_bytes);
             let map = rescue_map(size, &disk.extents, &disk.bad_ranges);
@@ -310,7 +322,7 @@ impl Session<'_> {
             // The images are whole as far as the disk was; its names are gone with it.
             Err(error) => {
                 warn!(self.report, "the names of the files are not known: {error}");
-                return Ok(());
+                return Ok(None);
             }
         };
         for loss in losses.iter().take(MOST_LOSSES_SHOWN) {
@@ -323,7 +335,8 @@ impl Session<'_> {
         let mut json = serde_json::to_vec_pretty(&losses)
             .map_err(|e| Error::corrupt("writing the losses").because(e))?;
         json.push(b'\n');
-        self.directory.write(layout::LOSSES, &json)
+        self.directory.write(layout::LOSSES, &json)?;
+        Ok(Some(losses))
     }
 
     /// machine.json and the VM configuration, first: small, and of use even to a failed capture.
@@ -385,6 +398,13 @@ impl Session<'_> {
             ByteLen(begun.image.read()),
             used.total()
         );
+        if begun.compression != self.request.options.compression {
+            let compression = begun.compression.name();
+            say!(
+                self.report,
+                "Its image was begun with compression {compression} and stays so"
+            );
+        }
         Ok(Took::Part(Box::new(begun)))
     }
 

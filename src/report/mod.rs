@@ -2,10 +2,12 @@
 //! recorder are implementations; the engine never prints.
 //!
 //! In: what the stations do. Out: [`plain::PlainLines`] for logs and dumb terminals,
-//! [`bars::Bars`] for people, [`log::Log`] for the record, [`Tee`] for several at once.
+//! [`bars::Bars`] for people, [`log::Log`] for the record, [`Tee`] for several at once; and of a
+//! finished capture [`page::page`], for those who were not there.
 
 pub mod bars;
 pub mod log;
+pub mod page;
 pub mod plain;
 
 use crate::units::ByteLen;

@@ -19,6 +19,8 @@ pub const MACHINE: &str = "machine.json";
 pub const DOMAIN: &str = "domain.xml";
 /// What lay in the sectors that could not be read; only where there are any.
 pub const LOSSES: &str = "losses.json";
+/// What was taken and what was not, for people.
+pub const PAGE: &str = "report.html";
 /// What was said while capturing.
 pub const LOG: &str = "capture.log";
 /// Ends the name of a capture that is not whole.

@@ -53,13 +53,20 @@ pub(crate) fn run(rounds: u32, quick: bool) -> Result<()> {
     let folder = target().join("bench");
     fs::create_dir_all(&folder).with_context(|| format!("making {}", folder.display()))?;
     let source = source::disk(&folder)?;
-    let fast = source::in_memory(&source)?;
-    let bench = Bench {
-        disk: fast.as_ref().map_or(source, |fast| fast.path().into()),
+    let mut bench = Bench {
+        disk: source.clone(),
         stages: build_stages()?,
         haulier: programs::build(&workspace())?.haulier,
         folder,
     };
+    if let Some(fast) = source::in_memory(&source)? {
+        bench.disk = fast.path().into();
+        println!("\n## The disk in memory, the store on this machine's disk\n");
+        bench.run(rounds, quick)?;
+        bench.sticks(quick)?;
+    }
+    bench.disk = source;
+    println!("\n## The disk and the store on the same disk of this machine\n");
     bench.run(rounds, quick)
 }
 
@@ -94,12 +101,25 @@ impl Bench {
         if !quick {
             let (ours, theirs) = tools::live(&self.haulier, &self.disk, fast.path())?;
             table.live(ours, theirs);
-            for rate in STICKS {
-                let stick = Store::throttled(&self.folder, rate * 1_000_000)?;
-                let write = self.write(stick.path(), image.min(rate * 1_000_000 * 10))?;
-                let ours = Tool::Haulier.run(&self.haulier, &self.disk, stick.path())?;
-                table.stick(rate, write, &ours);
-            }
+        }
+        println!("\n{table}");
+        Ok(())
+    }
+
+    /// Captures to stores that are as slow as sticks.
+    fn sticks(&self, quick: bool) -> Result<()> {
+        if quick {
+            return Ok(());
+        }
+        let read = self.stage(&["read", self.disk_word()])?;
+        let compress = self.stage(&["compress", self.disk_word()])?;
+        let mut table = table::Sticks::new(read, compress);
+        for rate in STICKS {
+            let stick = Store::throttled(&self.folder, rate * 1_000_000)?;
+            let write = self.write(stick.path(), rate * 1_000_000 * 10)?;
+            let ours = Tool::Haulier.run(&self.haulier, &self.disk, stick.path())?;
+            println!("{ours}");
+            table.add(rate, write, &ours);
         }
         println!("\n{table}");
         Ok(())

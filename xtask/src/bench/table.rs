@@ -11,7 +11,6 @@ pub(super) struct Table {
     compress: Stage,
     write: Stage,
     tools: String,
-    sticks: String,
     live: Option<(u64, u64)>,
 }
 
@@ -26,22 +25,8 @@ impl Table {
             compress,
             write,
             tools: String::new(),
-            sticks: String::new(),
             live: None,
         }
-    }
-
-    /// The slowest single stage, in seconds, and its name, where `write` is the store's.
-    fn ideal(&self, write: f64) -> (f64, &'static str) {
-        let stages = [
-            (self.read.seconds, "read"),
-            (self.compress.seconds, "compress"),
-            (write, "write"),
-        ];
-        stages
-            .into_iter()
-            .max_by(|a, b| a.0.total_cmp(&b.0))
-            .unwrap_or((0.0, "none"))
     }
 
     pub(super) fn tools(&mut self, measured: &[Measured]) {
@@ -56,7 +41,7 @@ impl Table {
         let ratio = |seconds: f64, to: Option<f64>| {
             to.map_or_else(|| "-".to_owned(), |to| format!("{:.2}", seconds / to))
         };
-        let (ideal, _) = self.ideal(self.write.seconds);
+        let (ideal, _) = ideal(self.read, self.compress, self.write.seconds);
         for m in measured {
             // Writing to a String does not fail.
             let _ = writeln!(
@@ -78,22 +63,6 @@ impl Table {
     pub(super) fn live(&mut self, ours: u64, theirs: u64) {
         self.live = Some((ours, theirs));
     }
-
-    /// Adds a capture to a store of `rate` million bytes a second, which took `write` for some
-    /// bytes.
-    pub(super) fn stick(&mut self, rate_mb: u64, write: Stage, ours: &Measured) {
-        let alone = ours.written as f64 / rate(write) / 1e6;
-        let (ideal, held_by) = self.ideal(alone);
-        let _ = writeln!(
-            self.sticks,
-            "| {rate_mb} MB/s | {:.0} MB/s | {:.1} | {:.1} ({held_by}) | {:.2} | {} |",
-            rate(write),
-            ours.seconds,
-            ideal,
-            ideal / ours.seconds,
-            ours.written / 1_000_000
-        );
-    }
 }
 
 impl fmt::Display for Table {
@@ -112,7 +81,7 @@ impl fmt::Display for Table {
         writeln!(
             f,
             "\nThe slowest is to {}; what is compressed alone comes to {} MB.\n",
-            self.ideal(self.write.seconds).1,
+            ideal(self.read, self.compress, self.write.seconds).1,
             self.compress.stored / 1_000_000
         )?;
         writeln!(
@@ -130,14 +99,65 @@ impl fmt::Display for Table {
                 ours as f64 / theirs as f64
             )?;
         }
-        if self.sticks.is_empty() {
-            return Ok(());
+        Ok(())
+    }
+}
+
+/// Captures to slow stores.
+#[derive(Debug)]
+pub(super) struct Sticks {
+    read: Stage,
+    compress: Stage,
+    rows: String,
+}
+
+impl Sticks {
+    pub(super) fn new(read: Stage, compress: Stage) -> Self {
+        Self {
+            read,
+            compress,
+            rows: String::new(),
         }
+    }
+
+    /// Adds a capture to a store of `rate` million bytes a second, to which `write` was written.
+    pub(super) fn add(&mut self, rate_mb: u64, write: Stage, ours: &Measured) {
+        let alone = ours.written as f64 / rate(write) / 1e6;
+        let (ideal, held_by) = ideal(self.read, self.compress, alone);
+        // Writing to a String does not fail.
+        let _ = writeln!(
+            self.rows,
+            "| {rate_mb} MB/s | {:.0} MB/s | {:.1} | {:.1} ({held_by}) | {:.2} | {} | {} |",
+            rate(write),
+            ours.seconds,
+            ideal,
+            ideal / ours.seconds,
+            ours.written / 1_000_000,
+            ours.peak_kib >> 10
+        );
+    }
+}
+
+impl fmt::Display for Sticks {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
-            "| store | measured | seconds | ideal (held by) | efficiency | MB written |\n\
-             | --- | ---: | ---: | ---: | ---: | ---: |\n{}",
-            self.sticks
+            "| store | measured | seconds | ideal (held by) | efficiency | MB written | peak MiB |\n\
+             | --- | ---: | ---: | ---: | ---: | ---: | ---: |\n{}",
+            self.rows
         )
     }
+}
+
+/// The slowest single stage, in seconds, and its name.
+fn ideal(read: Stage, compress: Stage, write: f64) -> (f64, &'static str) {
+    let stages = [
+        (read.seconds, "read"),
+        (compress.seconds, "digest and compress"),
+        (write, "write"),
+    ];
+    stages
+        .into_iter()
+        .max_by(|a, b| a.0.total_cmp(&b.0))
+        .unwrap_or((0.0, "none"))
 }
