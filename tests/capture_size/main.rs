@@ -149,7 +149,7 @@ fn xfs_of_64_tib_with_some_files() {
 fn ext4_in_very_many_pieces() {
     let _alone = alone();
     let tib = number("HAULIER_SIZE_CAPTURED_TIB", 4);
-    let groups = number("HAULIER_SIZE_CAPTURED_GROUPS", 400);
+    let groups = number("HAULIER_SIZE_CAPTURED_GROUPS", 60);
     let room = Room::new();
     let disk = room.file("disk.img", tib * TIB);
     // 16 a group: one block of the table.
