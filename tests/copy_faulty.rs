@@ -91,6 +91,7 @@ fn copy(disk: &Faulty, used: &ExtentList, to: &Path) -> Result<Done> {
         used,
         sector: SectorSize::B512,
         earlier: None,
+        limit: None,
     };
     let report = Recorder::default();
     Pool::run(2, 1, |pool| {

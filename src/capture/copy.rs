@@ -42,6 +42,9 @@ pub struct Source<'a, D: ReadAt + ?Sized> {
     pub sector: SectorSize,
     /// What an earlier capture has of it: then only what changed is stored.
     pub earlier: Option<&'a Earlier>,
+    /// How large the image may become: before it does, it is ended, and what is left of the disk is
+    /// for another one.
+    pub limit: Option<ByteLen>,
 }
 
 /// What readers take from, one at a time: a buffer, and then the next chunk, so that a chunk that
@@ -55,8 +58,8 @@ struct Todo<P> {
 /// `gate` has reading wait while it is closed; `taken` says how much of the image the medium has.
 ///
 /// # Errors
-/// When the source is gone or the destination full or gone, or the pool stopped; the image is then
-/// not readable as one.
+/// When the source is gone or the destination full (without a limit) or gone, or the pool stopped;
+/// the image is then not readable as one.
 pub fn copy_disk<'env, D: ReadAt + ?Sized, S: Storage>(
     source: &Source<'env, D>,
     mut image: Image<S>,
@@ -87,7 +90,7 @@ pub fn copy_disk<'env, D: ReadAt + ?Sized, S: Storage>(
         pool,
         gate,
     };
-    first_pass(source, &readers, &mut image, &show)?;
+    let stopped = first_pass(source, &readers, &mut image, &show)?;
 
     let mut encoder = Encoder::new(compression)?;
     let deferred = image.deferred().to_vec();
@@ -112,7 +115,10 @@ pub fn copy_disk<'env, D: ReadAt + ?Sized, S: Storage>(
             show(&mut image);
         }
     }
-    image.finish()
+    Ok(Done {
+        stopped,
+        ..image.finish()?
+    })
 }
 
 /// Reads around what cannot be read.
@@ -128,13 +134,14 @@ fn rescue<D: ReadAt + ?Sized>(
     Ok(how.encode(encoder, place, read.0, &bytes, bad))
 }
 
-/// All chunks that `image` does not have yet, but those that cannot be read.
+/// All chunks that `image` does not have yet, but those that cannot be read. Returns where it had no
+/// more room, if it had not.
 fn first_pass<'env, D: ReadAt + ?Sized, S: Storage>(
     source: &Source<'env, D>,
     readers: &Readers<'_, 'env, D>,
     image: &mut Image<S>,
     show: &dyn Fn(&mut Image<S>),
-) -> Result<()> {
+) -> Result<Option<u64>> {
     let Readers {
         reader, how, pool, ..
     } = *readers;
@@ -172,14 +179,17 @@ fn first_pass<'env, D: ReadAt + ?Sized, S: Storage>(
             if pool.is_stopped() {
                 return Err(Error::new(Kind::Io, "another disk could not be captured"));
             }
-            order.take(ready?, image, &mut |place| {
+            let stopped = order.take(ready?, image, source.limit, &mut |place| {
                 rescue(reader, how, &mut encoder, place)
             })?;
+            if stopped.is_some() {
+                return Ok(stopped);
+            }
             pool.look();
             show(image);
         }
         // After an error `order` is gone, and without buffers coming back the readers end.
-        Ok(())
+        Ok(None)
     })
 }
 
@@ -270,10 +280,15 @@ impl Order {
         &mut self,
         ready: Ready,
         image: &mut Image<S>,
+        limit: Option<ByteLen>,
         rescue: &mut dyn FnMut(Extent) -> Result<Chunk>,
-    ) -> Result<()> {
+    ) -> Result<Option<u64>> {
         self.waiting.insert(ready.turn, ready);
         while let Some(ready) = self.waiting.remove(&image.next()) {
+            if limit.is_some_and(|limit| !image.has_room(limit)) {
+                let place = ready.chunk.map_or_else(|place| place, |chunk| chunk.place);
+                return Ok(Some(place.start().0));
+            }
             match ready.chunk {
                 Ok(chunk) => image.append(chunk)?,
                 Err(place) if image.can_defer() => image.defer(place)?,
@@ -282,6 +297,6 @@ impl Order {
             // The readers may have ended already and left.
             let _ = self.empty.send(ready.bytes);
         }
-        Ok(())
+        Ok(None)
     }
 }

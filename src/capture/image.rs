@@ -69,6 +69,8 @@ pub struct Done {
     pub bad: ExtentList,
     /// How much of the disk was dealt with.
     pub read: ByteLen,
+    /// The byte of the disk from which on nothing was done, for want of room.
+    pub stopped: Option<u64>,
 }
 
 impl<S: Storage> Image<S> {
@@ -125,6 +127,19 @@ impl<S: Storage> Image<S> {
     /// The chunks that are to be tried again.
     pub fn deferred(&self) -> &[u64] {
         &self.deferred
+    }
+
+    /// Whether one more chunk, whatever is in it, and then all that ends the image fit into `limit`
+    /// bytes.
+    pub fn has_room(&self, limit: ByteLen) -> bool {
+        let chunks = u64::try_from(self.deferred.len()).unwrap_or(u64::MAX);
+        // The clusters of a chunk, and a table for each kind of trouble.
+        let chunks = chunks
+            .saturating_add(1)
+            .saturating_mul(CHUNK_BYTES + (256 << 10));
+        let end = self.writer.bytes_written().0;
+        let end = end.saturating_add(self.writer.bytes_to_finish().0);
+        end.saturating_add(chunks) <= limit.0
     }
 
     /// Whether a chunk can be tried again later: if not, now.
@@ -300,6 +315,7 @@ impl<S: Storage> Image<S> {
             chunks,
             bad: self.bad,
             read: ByteLen(self.read),
+            stopped: None,
         })
     }
 }

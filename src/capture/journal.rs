@@ -189,7 +189,7 @@ impl Head {
 }
 
 /// BLAKE3 of the extents.
-fn digest_of(used: &ExtentList) -> Digest {
+pub(super) fn digest_of(used: &ExtentList) -> Digest {
     let mut hasher = blake3::Hasher::new();
     for extent in used.iter() {
         hasher.update(&extent.start().0.to_le_bytes());

@@ -6,9 +6,9 @@
 //! `disks` has several of them copied at once where that is faster (`pace`); `copy` turns one disk
 //! into one image, whose chunks the workers of a `pool` compress as hard as there is time for
 //! (`level`); `image` is that image as it grows, with its checkpoints in a `journal`; `resume` begins
-//! one or takes up an interrupted one; `since` finds what an earlier one has already; `rescue_map`
-//! says what was read in the words of GNU ddrescue; `session` is a capture from its beginning to its
-//! commit.
+//! one or takes up an interrupted one; `since` finds what an earlier capture has already; `span` goes
+//! on on the next medium where one is full; `rescue_map` says what was read in the words of GNU
+//! ddrescue; `session` writes a part of a capture; `run` is one from its beginning to its commit.
 
 pub mod copy;
 pub mod disks;
@@ -21,9 +21,12 @@ pub mod pool;
 pub mod read;
 pub mod rescue_map;
 pub mod resume;
-pub mod session;
+mod run;
+mod session;
 pub mod since;
+pub mod span;
 
 pub use plan::Plan;
 pub use rescue_map::rescue_map;
-pub use session::{Outcome, Request, find_disks, free_space, run};
+pub use run::{Outcome, Request, find_disks, free_space, run};
+pub use span::{More, Store};

@@ -80,6 +80,42 @@ pub fn head(journal: &Path) -> Result<Option<Head>> {
     Ok(found.map(|(head, _)| head))
 }
 
+/// Forgets the last checkpoint of an image, if it has any, and cuts it at the one before: so there is
+/// room to end it there.
+///
+/// # Errors
+/// When it or its journal cannot be read or cut.
+pub fn step_back(files: &Files) -> Result<()> {
+    if !files.journal.exists() || !files.image.exists() {
+        return Ok(());
+    }
+    let text = std::fs::read(&files.journal)
+        .map_err(|e| Error::io(format!("reading {}", files.journal.display()), e))?;
+    let mut notes = Vec::new();
+    journal::read(&files.journal, |_, note| {
+        notes.push(note.end);
+        Ok(())
+    })?;
+    // The head and all notes but the last.
+    let mut ends = text.iter().enumerate().filter(|(_, byte)| **byte == b'\n');
+    let Some((line, _)) = notes.len().checked_sub(1).and_then(|kept| ends.nth(kept)) else {
+        return Ok(());
+    };
+    let image_end = notes.len().checked_sub(2).and_then(|last| notes.get(last));
+    let journal_end = u64::try_from(line.saturating_add(1)).unwrap_or(0);
+    for (path, end) in [
+        (&files.journal, journal_end),
+        (&files.image, image_end.copied().unwrap_or(0)),
+    ] {
+        File::options()
+            .write(true)
+            .open(path)
+            .and_then(|file| file.set_len(end).and_then(|()| file.sync_all()))
+            .map_err(|e| Error::io(format!("cutting {}", path.display()), e))?;
+    }
+    Ok(())
+}
+
 /// Takes up the image of `disk` after its last checkpoint; `None` if it has none. The disk has to
 /// be the one whose image was begun, over that of `since`, and to hold what it held.
 ///
@@ -153,7 +189,10 @@ pub fn go_on(
 }
 
 /// Reads some of the finished chunks again, the last one among them, and compares their digests.
-fn refuse_changed(disk: &Disk, used: &ExtentList, chunks: &ChunkList) -> Result<()> {
+///
+/// # Errors
+/// [`Kind::Refused`] when one has another digest.
+pub(super) fn refuse_changed(disk: &Disk, used: &ExtentList, chunks: &ChunkList) -> Result<()> {
     let identity = disk.identity();
     let reader = ChunkReader::new(disk, used, identity.logical_sector_bytes);
     let step = chunks.len().div_ceil(SAMPLES).max(1);

@@ -1,4 +1,5 @@
-//! A capture from its beginning to its commit.
+//! One part of a capture, mostly all of it: the images of the disks on one medium, and what is written
+//! beside them. In: an uncommitted directory, and where the part begins. Out: its manifest.
 
 use super::copy::Source;
 use super::disks::{Copied, Work, copy_all};
@@ -7,277 +8,74 @@ use super::journal::Head;
 use super::plan::{DiskPlan, Plan};
 use super::rescue_map;
 use super::resume::{self, Begun, Files};
-use super::since::{self, Earlier};
-use crate::cli::args::CaptureOptions;
+use super::run::{Request, free_space};
+use super::since::Earlier;
+use super::span::{self, Span};
 use crate::device::{Disk, ReadAt};
 use crate::error::{Error, Kind, Result};
 use crate::extent::ExtentList;
-use crate::inventory::Machine;
 use crate::lost::{Loss, name_losses};
-use crate::report::log::Log;
+use crate::report::Report;
 use crate::report::page::page;
-use crate::report::{Level, Report};
 use crate::store::{CaptureDir, DiskRecord, Manifest, Since, layout, manifest, seal};
 use crate::units::ByteLen;
 use crate::usedmap::DiskInfo;
 use crate::vm::{self, VmDisk, VmPlan};
-use crate::volume::crypt::Secrets;
 use crate::{say, warn};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// Losses beyond these are only in their file.
 const MOST_LOSSES_SHOWN: usize = 40;
 
-/// What is to be captured, and where to.
-#[derive(Debug)]
-pub struct Request {
-    /// What the machine is.
-    pub machine: Machine,
-    /// Its disks; the first is the one that it boots from.
-    pub disks: Vec<Disk>,
-    /// The directory of the store.
-    pub store: PathBuf,
-    /// What opens its encrypted volumes.
-    pub secrets: Secrets,
-    /// How people know the medium that the store is on.
-    pub medium: String,
-    /// How.
-    pub options: CaptureOptions,
-}
-
-/// A finished capture.
-#[derive(Debug)]
-pub struct Outcome {
-    /// Its directory.
-    pub directory: PathBuf,
-    /// How much could not be read and is zero in the images.
-    pub bad_bytes: ByteLen,
-}
-
-/// Opens what the words name: a path, or the serial number of one of `known`.
-pub fn find_disks(words: &[String], known: &[PathBuf]) -> Result<Vec<Disk>> {
-    let mut disks: Vec<Disk> = Vec::new();
-    for word in words {
-        let disk = find_disk(word, known)?;
-        if disks
-            .iter()
-            .any(|other| other.identity().path == disk.identity().path)
-        {
-            return Err(Error::refused(format!("{word} is named twice")));
-        }
-        disks.push(disk);
-    }
-    Ok(disks)
-}
-
-fn find_disk(word: &str, known: &[PathBuf]) -> Result<Disk> {
-    let path = Path::new(word);
-    if path.exists() {
-        return Disk::open(path);
-    }
-    let mut seen = Vec::new();
-    for path in known {
-        // A disk that cannot be opened (no medium, no permission) is not the one.
-        let Ok(disk) = Disk::open(path) else { continue };
-        if disk.identity().serial.as_deref() == Some(word) {
-            return Ok(disk);
-        }
-        seen.push(disk.identity().describe());
-    }
-    let seen = if seen.is_empty() {
-        "none".into()
-    } else {
-        seen.join("; ")
-    };
-    Err(Error::refused(format!(
-        "no disk {word}: it is neither a path nor the serial number of a disk that can be opened \
-         here (there are: {seen})"
-    )))
-}
-
-/// What the filesystem of a directory has left for us.
-pub fn free_space(directory: &Path) -> Result<ByteLen> {
-    let stat = rustix::fs::statvfs(directory).map_err(|e| {
-        Error::io(
-            format!("asking the free space of {}", directory.display()),
-            e,
-        )
-        .into_kind(Kind::Refused)
-        .advise("The store must be a directory that exists")
-    })?;
-    Ok(ByteLen(stat.f_bavail.saturating_mul(stat.f_frsize)))
-}
-
-/// Captures. Every refusal comes before the first byte is written.
-///
-/// # Errors
-/// Refused, when a disk is in use or the medium too small; failed, when a disk or the medium is
-/// gone or full. Then `<capture>.partial` is left, to be gone on with.
-pub fn run(request: &Request, log: &Log, report: &dyn Report) -> Result<Outcome> {
-    if request.disks.is_empty() {
-        return Err(Error::refused("no disk to capture"));
-    }
-    for disk in &request.disks {
-        disk.refuse_if_in_use()?;
-    }
-    let _protected = request
-        .disks
-        .iter()
-        .map(Disk::protect)
-        .collect::<Result<Vec<_>>>()?;
-    let name = request
-        .options
-        .name
-        .as_deref()
-        .unwrap_or(&request.machine.name);
-    let interrupted = match CaptureDir::interrupted(&request.store, name)? {
-        Some(_) if !request.options.resume => {
-            warn!(
-                report,
-                "there is an interrupted capture of this machine on {}: --resume would go on with \
-                 it",
-                request.medium
-            );
-            None
-        }
-        None if request.options.resume => {
-            return Err(Error::refused(format!(
-                "there is no interrupted capture of {name} on {}",
-                request.medium
-            ))
-            .advise("Capture it without --resume"));
-        }
-        found => found,
-    };
-    let begun = match &interrupted {
-        Some(directory) => resume::head(&directory.journal(0))?,
-        None => None,
-    };
-    let earlier = since::find(
-        &request.store,
-        &request.machine,
-        name,
-        &request.disks,
-        request.options.since.as_deref(),
-        &begun.as_ref().map(|head| head.since.clone()),
-    )?;
-    // What is there already needs no room any more.
-    let there = interrupted.as_ref().map_or(Ok(0), CaptureDir::bytes)?;
-    let free = free_space(&request.store)?;
-    let free = ByteLen(free.0.saturating_add(there));
-    say!(
-        report,
-        "Reading the used maps of {} disk(s)",
-        request.disks.len()
-    );
-    let mut plan = Plan::new(
-        &request.disks,
-        free,
-        request.options.compression,
-        &request.secrets,
-    )?;
-    plan.since(&request.disks, &earlier)?;
-    for line in plan.to_text().lines() {
-        say!(report, "{line}");
-    }
-    for disk in &plan.disks {
-        for note in &disk.map.notes {
-            warn!(report, "{}: {note}", disk.disk.path.display());
-        }
-    }
-    plan.refuse_if_too_large(&request.medium)?;
-    if plan.is_tight() {
-        warn!(
-            report,
-            "the capture fits if the data compresses as its samples did; if it does not, it will \
-             end with a full medium and nothing will be lost but time"
-        );
-    }
-
-    let now = jiff::Timestamp::now();
-    let going_on = interrupted.is_some();
-    let directory = match interrupted {
-        Some(directory) => directory,
-        None => CaptureDir::begin(&request.store, name, now)?,
-    };
-    // A capture that is gone on with began when it was begun.
-    let started = match &begun {
-        Some(head) => head.started()?,
-        None => now,
-    };
-    log.attach(&directory.file(layout::LOG))
-        .map_err(|e| Error::io("beginning capture.log", e))?;
-    let session = Session {
-        request,
-        plan: &plan,
-        earlier: &earlier,
-        directory: &directory,
-        started,
-        going_on,
-        report,
-    };
-    match session.write().and_then(|manifest| {
-        log.detach()
-            .map_err(|e| Error::io("ending capture.log", e))?;
-        Ok(manifest)
-    }) {
-        Ok(manifest) => {
-            let bad = manifest.disks.iter().map(|disk| disk.bad_ranges.total().0);
-            let bad_bytes = ByteLen(bad.fold(0, u64::saturating_add));
-            Ok(Outcome {
-                directory: directory.commit(manifest)?,
-                bad_bytes,
-            })
-        }
-        Err(error) => {
-            let error = error.on(request.medium.clone());
-            report.line(Level::Error, format_args!("{error}"));
-            if error.kind() != Kind::Refused {
-                say!(
-                    report,
-                    "What was captured so far stays on {}: capture with --resume to go on with it",
-                    request.medium
-                );
-            }
-            // Kept where it still can be; a pulled medium has been said already.
-            let _ = log.detach();
-            Err(error)
-        }
-    }
-}
-
-struct Session<'a> {
-    request: &'a Request,
-    plan: &'a Plan,
+/// What a part is made of.
+pub(super) struct Session<'a> {
+    pub(super) request: &'a Request,
+    pub(super) plan: &'a Plan,
     /// What an earlier capture has of each disk; empty without one.
-    earlier: &'a [Earlier],
-    directory: &'a CaptureDir,
-    started: jiff::Timestamp,
+    pub(super) earlier: &'a [Earlier],
+    pub(super) directory: &'a CaptureDir,
+    /// Which part it is.
+    pub(super) span: &'a Span,
+    /// What is left of the disk that it begins with, if that is not all.
+    pub(super) rest: Option<ExtentList>,
+    /// The store, if what does not fit on its medium can go on on another.
+    pub(super) room_on: Option<&'a Path>,
+    pub(super) started: jiff::Timestamp,
     /// Whether an interrupted capture is gone on with.
-    going_on: bool,
-    report: &'a dyn Report,
+    pub(super) going_on: bool,
+    pub(super) report: &'a dyn Report,
 }
 
 impl Session<'_> {
-    fn write(&self) -> Result<Manifest> {
+    /// Writes all but the manifest, which it returns.
+    ///
+    /// # Errors
+    /// As [`super::run()`].
+    pub(super) fn write(&self) -> Result<Manifest> {
         let names: Vec<String> = (0..self.plan.disks.len()).map(layout::disk_file).collect();
         // Whatever is refused is refused before anything is written.
-        let begun = self
-            .request
-            .disks
-            .iter()
-            .zip(&self.plan.disks)
-            .enumerate()
-            .map(|(number, (disk, plan))| self.take_up(number, disk, plan))
+        let todo = self.request.disks.iter().zip(&self.plan.disks).enumerate();
+        let begun = todo
+            .skip(self.span.disk)
+            .map(|(number, (disk, plan))| {
+                let took = self.take_up(number, disk, plan)?;
+                Ok((number, took))
+            })
             .collect::<Result<Vec<_>>>()?;
         self.write_configuration(&names)?;
-        let disks = self.capture_disks(begun)?;
+        let (disks, last) = self.capture_disks(begun)?;
         let losses = if disks.iter().any(|disk| !disk.bad_ranges.is_empty()) {
             self.write_losses(&disks)?
         } else {
             None
         };
-        say!(self.report, "All disks are captured; writing the manifest");
+        match last {
+            true => say!(self.report, "All disks are captured; writing the manifest"),
+            false => say!(
+                self.report,
+                "The medium is full; writing the manifest of this part"
+            ),
+        }
         let manifest = Manifest {
             version: manifest::VERSION,
             tool_version: env!("CARGO_PKG_VERSION").into(),
@@ -285,6 +83,7 @@ impl Session<'_> {
             started: self.started,
             finished: jiff::Timestamp::now(),
             disks,
+            part: self.span.part(last),
             files: Vec::new(),
         };
         let read_back = !self.request.options.no_verify;
@@ -300,11 +99,15 @@ impl Session<'_> {
 
     /// What the sectors cost that could not be read: the names of the files, and maps for ddrescue.
     fn write_losses(&self, disks: &[DiskRecord]) -> Result<Option<Vec<Loss>>> {
-        for (number, disk) in disks.iter().enumerate() {
+        let mut bad = vec![ExtentList::new(); self.request.disks.len()];
+        for (disk, number) in disks.iter().zip(self.span.disk..) {
             let size = ByteLen(disk.virtual_size_bytes);
             let map = rescue_map(size, &disk.extents, &disk.bad_ranges);
             self.directory
                 .write(&layout::rescue_map_file(number), map.as_bytes())?;
+            if let Some(bad) = bad.get_mut(number) {
+                bad.clone_from(&disk.bad_ranges);
+            }
         }
         say!(
             self.report,
@@ -316,7 +119,6 @@ impl Session<'_> {
             .iter()
             .map(|disk| (disk as &dyn ReadAt, DiskInfo::from(disk.identity())))
             .collect();
-        let bad: Vec<ExtentList> = disks.iter().map(|disk| disk.bad_ranges.clone()).collect();
         let losses = match name_losses(&sources, &bad, &self.request.secrets) {
             Ok(losses) => losses,
             // The images are whole as far as the disk was; its names are gone with it.
@@ -365,8 +167,12 @@ impl Session<'_> {
             return Ok(Took::Nothing);
         }
         let identity = disk.identity();
-        let used = &plan.map.extents;
+        let used = self.used(number);
         if let Some(record) = self.directory.record(number)? {
+            // That of a part is only of what it holds.
+            let all = &plan.map.extents;
+            let part = record.range.map(|(from, to)| span::within(all, from, to));
+            let used = part.as_ref().unwrap_or(used);
             let head = Head::new(
                 &record.source,
                 &record.extents,
@@ -381,14 +187,7 @@ impl Session<'_> {
         let files = self.files(number);
         let Some(begun) = resume::go_on(&files, disk, used, self.since(number))? else {
             // Not as far as its first checkpoint.
-            for path in [&files.image, &files.journal] {
-                match std::fs::remove_file(path) {
-                    Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-                        return Err(Error::io(format!("removing {}", path.display()), e));
-                    }
-                    _ => {}
-                }
-            }
+            self.remove_image(number)?;
             return Ok(Took::Nothing);
         };
         say!(
@@ -408,6 +207,56 @@ impl Session<'_> {
         Ok(Took::Part(Box::new(begun)))
     }
 
+    /// Removes the image of a disk, if it is there, and its journal.
+    fn remove_image(&self, number: usize) -> Result<()> {
+        let files = self.files(number);
+        for path in [&files.image, &files.journal] {
+            match std::fs::remove_file(path) {
+                Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(Error::io(format!("removing {}", path.display()), e));
+                }
+                _ => {}
+            }
+        }
+        self.directory.forget_record(number)
+    }
+
+    /// Has those disks whose images are not finished go on from one checkpoint earlier: the medium is
+    /// full, and what was written since makes room for the tables.
+    ///
+    /// # Errors
+    /// When a journal cannot be read or cut.
+    pub(super) fn step_back(&self) -> Result<()> {
+        for number in self.span.disk..self.request.disks.len() {
+            if self.directory.record(number)?.is_none() {
+                resume::step_back(&self.files(number))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// How large the image of a disk may become, if what does not fit can go on elsewhere.
+    fn limit(&self, number: usize) -> Result<Option<ByteLen>> {
+        let Some(store) = self.room_on else {
+            return Ok(None);
+        };
+        let there = std::fs::metadata(self.files(number).image).map_or(0, |image| image.len());
+        let free = ByteLen(free_space(store)?.0.saturating_add(there));
+        let disks = (self.span.disk..=number).map(|number| {
+            let size = self.plan.disks[number].disk.size_bytes;
+            (self.used(number), ByteLen(size))
+        });
+        Ok(Some(span::limit(free, disks)))
+    }
+
+    /// What this part is about of a disk.
+    fn used(&self, number: usize) -> &ExtentList {
+        match &self.rest {
+            Some(rest) if number == self.span.disk => rest,
+            _ => &self.plan.disks[number].map.extents,
+        }
+    }
+
     /// The image below that of a disk.
     fn since(&self, number: usize) -> Option<&Since> {
         self.earlier.get(number).map(|earlier| &earlier.since)
@@ -420,39 +269,89 @@ impl Session<'_> {
         }
     }
 
-    /// Copies what is not copied yet, then reads each image back.
-    fn capture_disks(&self, took: Vec<Took>) -> Result<Vec<DiskRecord>> {
+    /// Copies what is not copied yet, then reads each image back. Also returns whether nothing is left
+    /// for another part.
+    fn capture_disks(&self, took: Vec<(usize, Took)>) -> Result<(Vec<DiskRecord>, bool)> {
+        if self.room_on.is_some() {
+            return self.capture_as_fits(took);
+        }
         let mut records: Vec<Option<DiskRecord>> = Vec::new();
         let mut work = Vec::new();
-        for (number, took) in took.into_iter().enumerate() {
+        for (at, (number, took)) in took.into_iter().enumerate() {
             let (record, begun) = match took {
                 Took::All(record) => (Some(*record), None),
                 Took::Part(begun) => (None, Some(begun)),
                 Took::Nothing => (None, None),
             };
             if record.is_none() {
-                work.push((number, self.work(number, begun)));
+                work.push(((at, number), self.work(number, begun)?));
             }
             records.push(record);
         }
-        let (numbers, work): (Vec<usize>, Vec<Work<'_>>) = work.into_iter().unzip();
-        for (number, copied) in numbers.into_iter().zip(copy_all(work, self.report)?) {
-            records[number] = Some(self.seal(number, copied)?);
+        let (numbers, work): (Vec<(usize, usize)>, Vec<Work<'_>>) = work.into_iter().unzip();
+        for ((at, number), copied) in numbers.into_iter().zip(copy_all(work, self.report)?) {
+            records[at] = Some(self.seal(number, copied)?);
         }
-        Ok(records.into_iter().flatten().collect())
+        Ok((records.into_iter().flatten().collect(), true))
+    }
+
+    /// One disk after the other, until the medium is full.
+    fn capture_as_fits(&self, took: Vec<(usize, Took)>) -> Result<(Vec<DiskRecord>, bool)> {
+        let mut records = Vec::new();
+        let mut took = took.into_iter();
+        while let Some((number, took_)) = took.next() {
+            let record = match took_ {
+                Took::All(record) => *record,
+                begun => {
+                    let begun = match begun {
+                        Took::Part(begun) => Some(begun),
+                        Took::All(_) | Took::Nothing => None,
+                    };
+                    let copied = copy_all(vec![self.work(number, begun)?], self.report)?;
+                    let copied = copied.into_iter().next();
+                    let copied =
+                        copied.ok_or_else(|| Error::new(Kind::Io, "a disk was not copied"))?;
+                    self.seal(number, copied)?
+                }
+            };
+            let size = record.virtual_size_bytes;
+            let end = record.range.map_or(size, |(_, end)| end);
+            if end >= size {
+                records.push(record);
+                continue;
+            }
+            if end > self.span.begin(number) {
+                records.push(record);
+            } else if records.is_empty() {
+                return Err(Error::new(
+                    Kind::NoSpace,
+                    "there is no room for a part of the capture",
+                ));
+            } else {
+                // Not one chunk fitted: the disk begins in the next part.
+                self.remove_image(number)?;
+            }
+            // Those behind may have been begun when there was another order.
+            for (number, _) in took.by_ref() {
+                self.remove_image(number)?;
+            }
+            return Ok((records, false));
+        }
+        Ok((records, true))
     }
 
     /// The copying of a disk of which an interrupted capture has `begun`.
-    fn work(&self, number: usize, begun: Option<Box<Begun>>) -> Work<'_> {
+    fn work(&self, number: usize, begun: Option<Box<Begun>>) -> Result<Work<'_>> {
         let disk = &self.request.disks[number];
         let identity = disk.identity();
-        let used = &self.plan.disks[number].map.extents;
-        Work {
+        let used = self.used(number);
+        Ok(Work {
             source: Source {
                 disk,
                 used,
                 sector: identity.logical_sector_bytes,
                 earlier: self.earlier.get(number),
+                limit: self.limit(number)?,
             },
             begin: Box::new(move || match begun {
                 Some(begun) => Ok(*begun),
@@ -469,7 +368,7 @@ impl Session<'_> {
                 identity.path.display(),
                 layout::disk_file(number)
             ),
-        }
+        })
     }
 
     /// Reads the image of a disk back, and keeps what is known of it.
@@ -480,13 +379,15 @@ impl Session<'_> {
                     chunks,
                     bad,
                     file_bytes,
+                    stopped,
                     ..
                 },
             compression,
             digest,
         } = copied;
         let plan = &self.plan.disks[number];
-        let identity = self.request.disks[number].identity();
+        let disk = &self.request.disks[number];
+        let identity = disk.identity();
         for range in bad.iter() {
             warn!(
                 self.report,
@@ -506,6 +407,11 @@ impl Session<'_> {
             file_bytes,
         );
         record.since = self.since(number).cloned();
+        let (from, to) = (self.span.begin(number), stopped.unwrap_or(disk.size().0));
+        if from > 0 || stopped.is_some() {
+            record.range = Some((from, to));
+            record.extents = span::within(&plan.map.extents, from, to);
+        }
         record.blake3 = digest.and_then(|digest| digest.finish());
         if record.blake3.is_none() {
             let prove = !self.request.options.no_verify;

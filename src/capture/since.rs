@@ -265,6 +265,13 @@ impl Whole {
                 "{MANIFEST} and {SUMS} contradict each other"
             )));
         }
+        if manifest.part.is_some() {
+            return Err(Error::refused(format!(
+                "--since: the capture {name} is a part of one on several media, and cannot be built \
+                 on"
+            ))
+            .advise("Capture without --since"));
+        }
         let recorded = manifest
             .files
             .iter()

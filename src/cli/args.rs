@@ -52,9 +52,10 @@ pub(super) enum Command {
     },
     /// Capture disks into a store
     Capture {
-        /// The directory that the capture goes to
-        #[arg(long, value_name = "STORE")]
-        to: PathBuf,
+        /// The directory that the capture goes to; each further --to is where it goes on, as a
+        /// part of its own, when the one before is full
+        #[arg(long, value_name = "STORE", required = true)]
+        to: Vec<PathBuf>,
         #[command(flatten)]
         options: CaptureOptions,
     },
@@ -68,8 +69,10 @@ pub(super) enum Command {
     },
     /// Prove that captures are what was read from the disks
     Verify {
-        /// A capture, a directory of captures, a stick's block device or image
-        store: PathBuf,
+        /// A capture, a directory of captures, a stick's block device or image; several for a
+        /// capture in parts, in any order
+        #[arg(required = true)]
+        stores: Vec<PathBuf>,
     },
     /// Make a virtual machine of a capture
     Import(ImportArgs),
@@ -158,8 +161,10 @@ pub enum After {
 /// Where a capture goes as a virtual machine.
 #[derive(Debug, Clone, Args)]
 pub struct ImportArgs {
-    /// A capture's directory; or a store, stick or image of a stick with one capture in it
-    pub capture: PathBuf,
+    /// A capture's directory; or a store, stick or image of a stick with one capture in it; several
+    /// for a capture in parts, in any order
+    #[arg(required = true, value_name = "CAPTURE")]
+    pub captures: Vec<PathBuf>,
     /// Which capture, where there are several: machine or machine/capture
     #[arg(long, value_name = "NAME")]
     pub pick: Option<String>,
@@ -186,7 +191,7 @@ pub struct ImportArgs {
 impl From<ImportArgs> for crate::import::Options {
     fn from(args: ImportArgs) -> Self {
         Self {
-            capture: args.capture,
+            captures: args.captures,
             pick: args.pick,
             to: args.to,
             out: args.out,

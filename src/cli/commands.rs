@@ -1,7 +1,7 @@
 //! What each command does, in the terms of the stations.
 
 use super::args::{CaptureOptions, Command, ImportArgs, KeyOptions};
-use crate::capture::{self, Plan, Request};
+use crate::capture::{self, More, Plan, Request, Store};
 use crate::device::{Disk, ReadAt};
 use crate::error::{Error, Kind, Result};
 use crate::exit::Exit;
@@ -36,7 +36,7 @@ pub(super) fn run(command: Command) -> Result<Exit> {
         Command::Plan { to, json, options } => plan(&to, json, &options),
         Command::Capture { to, options } => capture(to, options),
         Command::List { store, json } => list(&store, json),
-        Command::Verify { store } => verify(&store),
+        Command::Verify { stores } => verify(&stores),
         Command::Import(args) => import(args),
         Command::Appliance(_) => Err(Error::new(Kind::Unsupported, "the appliance runs apart")),
     }
@@ -184,15 +184,22 @@ fn plan(to: &Path, json: bool, options: &CaptureOptions) -> Result<Exit> {
     Ok(Exit::Done)
 }
 
-fn capture(to: PathBuf, options: CaptureOptions) -> Result<Exit> {
+fn capture(to: Vec<PathBuf>, options: CaptureOptions) -> Result<Exit> {
     let log = Log::new();
     let shown = report();
     let report = Tee(vec![shown.as_ref(), &log]);
+    let mut stores = to.into_iter().map(Store::at);
+    let store = stores
+        .next()
+        .ok_or_else(|| Error::refused("no store was named"))?;
     let request = Request {
         machine: Machine::read(Path::new("/")),
         disks: open_disks(&options)?,
-        medium: to.display().to_string(),
-        store: to,
+        medium: store.medium,
+        store: store.path,
+        further: stores.collect(),
+        more: (stdin().is_terminal() && stderr().is_terminal() && options.since.is_none())
+            .then(|| Box::new(AskOnTerminal) as Box<dyn More>),
         secrets: secrets(&options.keys)?,
         options,
     };
@@ -208,6 +215,47 @@ fn capture(to: PathBuf, options: CaptureOptions) -> Result<Exit> {
     Ok(Exit::Done)
 }
 
+/// Asks the person at the terminal, who has the time to plug in another medium.
+#[derive(Debug)]
+struct AskOnTerminal;
+
+impl AskOnTerminal {
+    fn ask(question: &str) -> Result<String> {
+        let asking = |e| Error::io("asking on the terminal", e);
+        let terminal = Term::stderr();
+        terminal.write_str(question).map_err(asking)?;
+        let typed = terminal.read_line().map_err(asking)?;
+        Ok(typed.trim().to_owned())
+    }
+}
+
+impl More for AskOnTerminal {
+    fn begin(&self, why: &str) -> Result<bool> {
+        let question = format!(
+            "\n{why}\nIt can be captured in parts: when one medium is full, you are asked for the next \
+             one.\nType yes to begin: "
+        );
+        Ok(Self::ask(&question)? == "yes")
+    }
+
+    fn next(&self, parts: u32) -> Result<Option<Store>> {
+        loop {
+            let typed = Self::ask(&format!(
+                "\n{parts} part(s) are whole, and their media are full. Plug in the next one, mount it, \
+                 and type its directory\n(only Enter: stop here; --resume goes on later): "
+            ))?;
+            let path = PathBuf::from(&typed);
+            if typed.is_empty() {
+                return Ok(None);
+            }
+            if path.is_dir() {
+                return Ok(Some(Store::at(path)));
+            }
+            let _ = Term::stderr().write_line(&format!("{typed} is not a directory"));
+        }
+    }
+}
+
 fn list(path: &Path, json: bool) -> Result<Exit> {
     let list = store::list(path)?;
     if json {
@@ -218,9 +266,9 @@ fn list(path: &Path, json: bool) -> Result<Exit> {
     Ok(Exit::Done)
 }
 
-fn verify(path: &Path) -> Result<Exit> {
+fn verify(paths: &[PathBuf]) -> Result<Exit> {
     let report = report();
-    let verdict = store::verify_path(path, report.as_ref())?;
+    let verdict = store::verify_paths(paths, report.as_ref())?;
     if verdict.is_proven() {
         say!(report, "{}", verdict.to_text());
         Ok(Exit::Done)
@@ -232,7 +280,10 @@ fn verify(path: &Path) -> Result<Exit> {
 fn import(mut args: ImportArgs) -> Result<Exit> {
     let report = report();
     if args.pick.is_none() && stdin().is_terminal() && stderr().is_terminal() {
-        args.pick = ask_which(&args.capture)?;
+        args.pick = match &args.captures[..] {
+            [path] => ask_which(path)?,
+            _ => None,
+        };
     }
     import::run(&args.into(), report.as_ref())?;
     Ok(Exit::Done)

@@ -2,48 +2,92 @@
 
 use crate::error::{Error, Result};
 use crate::store::list::{self, Found};
-use crate::store::{CaptureFiles, medium};
-use std::path::Path;
+use crate::store::{CaptureFiles, Manifest, medium};
+use std::path::PathBuf;
 
-/// Opens the capture at `path`, or the one that `pick` (`machine` or `machine/capture`) names in the
-/// store at `path`: a directory, a stick or an image of one. A store with one whole capture needs no
-/// `pick`.
+/// Opens the capture at `paths`, or the one that `pick` (`machine` or `machine/capture`) names in the
+/// stores there: directories, sticks or images of one. Stores with one whole capture need no `pick`.
+/// Of a capture in parts, all parts that are at hand.
 ///
 /// # Errors
 /// [`crate::Kind::Refused`] when there is none, or several to choose from, which it names.
-pub fn find(path: &Path, pick: Option<&str>) -> Result<Box<dyn CaptureFiles>> {
-    let (partial, mut whole): (Vec<Found>, Vec<Found>) = list::find(medium::open(path)?)?
-        .into_iter()
-        .filter(|found| pick.is_none_or(|pick| found.machine == pick || full_name(found) == pick))
-        .partition(|found| found.partial);
-    let of = pick.map(|pick| format!(" of {pick}")).unwrap_or_default();
-    if whole.len() > 1 {
-        return Err(Error::refused(format!(
-            "there are several captures{of} in {}: {}",
-            path.display(),
-            names(&whole)
-        ))
-        .advise("Choose one with --pick"));
+pub fn find(paths: &[PathBuf], pick: Option<&str>) -> Result<Vec<Box<dyn CaptureFiles>>> {
+    let mut all: Vec<Found> = Vec::new();
+    for path in paths {
+        for found in list::find(medium::open(path)?)? {
+            if all
+                .iter()
+                .all(|other| other.files.name() != found.files.name())
+            {
+                all.push(found);
+            }
+        }
     }
-    whole.pop().map(|found| found.files).ok_or_else(|| {
+    let (partial, whole): (Vec<Found>, Vec<Found>) = all.into_iter().partition(|f| f.partial);
+    let is_picked =
+        |found: &Found| pick.is_none_or(|pick| found.machine == pick || full_name(found) == pick);
+    let of = pick.map(|pick| format!(" of {pick}")).unwrap_or_default();
+    let places: Vec<String> = paths
+        .iter()
+        .map(|path| path.display().to_string())
+        .collect();
+    let places = places.join(", ");
+    // Which are parts of one capture is only asked where there are several.
+    let sets: Vec<Option<String>> = match whole.len() {
+        0 | 1 => vec![None; whole.len()],
+        _ => whole.iter().map(set_of).collect(),
+    };
+    let with_sets = || whole.iter().zip(&sets);
+    let picked: Vec<(&Found, &Option<String>)> =
+        with_sets().filter(|(found, _)| is_picked(found)).collect();
+    let Some((first, set)) = picked.first() else {
+        let partial: Vec<&Found> = partial.iter().filter(|found| is_picked(found)).collect();
         let but = if partial.is_empty() {
             String::new()
         } else {
             format!(", only what was cut off or still runs: {}", names(&partial))
         };
-        Error::refused(format!(
-            "there is no whole capture{of} in {}{but}",
-            path.display()
+        return Err(Error::refused(format!(
+            "there is no whole capture{of} in {places}{but}"
+        )));
+    };
+    let in_one_set = set.is_some() && picked.iter().all(|(_, other)| other == set);
+    if picked.len() > 1 && !in_one_set {
+        let picked: Vec<&Found> = picked.iter().map(|(found, _)| *found).collect();
+        return Err(Error::refused(format!(
+            "there are several captures{of} in {places}: {}",
+            names(&picked)
         ))
-    })
+        .advise("Choose one with --pick"));
+    }
+    let wanted: Vec<String> = match set {
+        // One part was picked, and the others go with it.
+        Some(_) => {
+            let parts = with_sets().filter(|(_, other)| other == set);
+            parts.map(|(found, _)| found.files.name()).collect()
+        }
+        None => vec![first.files.name()],
+    };
+    let whole = whole.into_iter().map(|found| found.files);
+    Ok(whole
+        .filter(|files| wanted.contains(&files.name()))
+        .collect())
+}
+
+/// The set of a capture that is a part. One whose manifest cannot be read is none; importing it says
+/// why.
+fn set_of(found: &Found) -> Option<String> {
+    let (manifest, _) = Manifest::read(found.files.as_ref()).ok()?;
+    manifest.part.map(|part| part.set)
 }
 
 fn full_name(found: &Found) -> String {
     format!("{}/{}", found.machine, found.name)
 }
 
-fn names(found: &[Found]) -> String {
-    found.iter().map(full_name).collect::<Vec<_>>().join(", ")
+fn names(found: &[&Found]) -> String {
+    let names: Vec<String> = found.iter().map(|found| full_name(found)).collect();
+    names.join(", ")
 }
 
 #[cfg(test)]
@@ -63,7 +107,8 @@ mod tests {
     }
 
     fn found(store: &tempfile::TempDir, pick: Option<&str>) -> Result<String, String> {
-        let files = find(store.path(), pick).map_err(|e| e.to_string())?;
+        let mut files = find(&[store.path().into()], pick).map_err(|e| e.to_string())?;
+        let files = files.pop().unwrap();
         let root = fs::canonicalize(store.path()).unwrap();
         Ok(files.name().replace(&format!("{}/", root.display()), ""))
     }
@@ -89,6 +134,6 @@ mod tests {
         let store = store(&["a/2.partial"]);
         let error = found(&store, None).unwrap_err();
         assert!(error.contains("a/2.partial"), "{error}");
-        assert!(find(&store.path().join("a/2.partial"), None).is_err());
+        assert!(find(&[store.path().join("a/2.partial")], None).is_err());
     }
 }

@@ -8,6 +8,7 @@
 mod find;
 mod flat;
 mod libvirt;
+mod pieces;
 mod qemu;
 
 use crate::device::ReadAt;
@@ -15,7 +16,7 @@ use crate::error::{Error, Kind, Result};
 use crate::inventory::{FirmwareKind, Machine};
 use crate::qcow2::Reader;
 use crate::report::{Progress, Report};
-use crate::store::{CaptureFiles, Digest, DiskRecord, FileDigest, Manifest, Merged, chain};
+use crate::store::{CaptureFiles, Digest, DiskRecord, FileDigest, Manifest};
 use crate::units::{ByteLen, ByteOffset};
 use crate::vm::{DiskBus, VmDisk, VmPlan};
 use crate::{say, warn};
@@ -25,6 +26,8 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 pub use find::find;
+
+use pieces::Pieces;
 
 /// The inventory of a capture.
 const MACHINE: &str = "machine.json";
@@ -49,8 +52,8 @@ pub enum Target {
 /// What is asked for.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// A capture, or a store with captures.
-    pub capture: PathBuf,
+    /// A capture, or a store with captures; several for one in parts, in any order.
+    pub captures: Vec<PathBuf>,
     /// Which capture of a store: `machine` or `machine/capture`.
     pub pick: Option<String>,
     /// What to make of it.
@@ -73,8 +76,8 @@ pub struct Options {
 /// [`Kind::Refused`] before anything is written; [`Kind::Mismatch`] when a file of the capture is
 /// not what its manifest says; whatever reading, writing and the target's own programs report.
 pub fn run(options: &Options, report: &dyn Report) -> Result<()> {
-    let files = find(&options.capture, options.pick.as_deref())?;
-    let capture = Capture::read(&*files, options)?;
+    let parts = find(&options.captures, options.pick.as_deref())?;
+    let capture = Capture::read(&parts, options)?;
     match options.to {
         Target::Qemu => qemu::import(&capture, options, report),
         Target::Libvirt => libvirt::import(&capture, options, report),
@@ -88,19 +91,13 @@ struct Capture<'a> {
     /// With disks by their file names only.
     plan: VmPlan,
     /// For each disk that lies in several images: all of them.
-    merged: Vec<Option<Part>>,
-}
-
-/// A disk that lies in several images.
-struct Part {
-    disk: Merged,
-    /// What the images take.
-    bytes: u64,
+    merged: Vec<Option<Pieces>>,
 }
 
 impl<'a> Capture<'a> {
-    fn read(files: &'a dyn CaptureFiles, options: &Options) -> Result<Self> {
-        let (manifest, _) = Manifest::read(files)?;
+    /// Of all parts of one capture, mostly one.
+    fn read(parts: &'a [Box<dyn CaptureFiles>], options: &Options) -> Result<Self> {
+        let (files, manifest, merged) = pieces::read(parts)?;
         let json = files.read_small(MACHINE, LARGEST_MACHINE)?;
         let expected = manifest
             .files
@@ -134,11 +131,6 @@ impl<'a> Capture<'a> {
                 source: record.source.clone(),
             });
         }
-        let merged = manifest
-            .disks
-            .iter()
-            .map(|record| Part::of(files, record))
-            .collect::<Result<Vec<_>>>()?;
         let firmware = options.firmware.unwrap_or(machine.firmware.kind);
         let mut plan = VmPlan::with_firmware(&machine, &disks, firmware);
         if firmware == FirmwareKind::Bios {
@@ -171,7 +163,7 @@ impl<'a> Capture<'a> {
 
     /// Bytes that the import writes.
     fn bytes(&self) -> u64 {
-        let of_parts = |part: &Option<Part>| part.as_ref().map(|part| part.bytes);
+        let of_parts = |part: &Option<Pieces>| part.as_ref().map(|part| part.bytes);
         self.manifest
             .disks
             .iter()
@@ -186,19 +178,6 @@ impl<'a> Capture<'a> {
         for note in &self.plan.notes {
             warn!(report, "{note}");
         }
-    }
-}
-
-impl Part {
-    /// The disk of a record; `None` if it lies in one image.
-    fn of(files: &dyn CaptureFiles, record: &DiskRecord) -> Result<Option<Self>> {
-        if record.since.is_none() {
-            return Ok(None);
-        }
-        let disk = chain::whole(files, record)?;
-        let bytes = disk.layers().iter().map(|layer| layer.file().size().0);
-        let bytes = bytes.fold(0, u64::saturating_add);
-        Ok(Some(Self { disk, bytes }))
     }
 }
 
@@ -347,7 +326,7 @@ fn copy_disks(capture: &Capture<'_>, out: &OutDir, report: &dyn Report) -> Resul
 }
 
 /// Makes one image of several; each chunk is compared with its digest on the way.
-fn merge_disk(part: &Part, record: &DiskRecord, out: &OutDir, report: &dyn Report) -> Result<()> {
+fn merge_disk(part: &Pieces, record: &DiskRecord, out: &OutDir, report: &dyn Report) -> Result<()> {
     report.begin(
         &format!("merging the images of {}", record.file),
         record.extents.total(),

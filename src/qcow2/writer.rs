@@ -298,6 +298,15 @@ impl<S: Storage> Writer<S> {
         ByteLen(self.end + (self.plain.len() * CLUSTER_BYTES) as u64)
     }
 
+    /// By how much the file will grow, at the most, when it is finished now.
+    pub fn bytes_to_finish(&self) -> ByteLen {
+        let l1 = (self.l1.len() as u64 * 8).next_multiple_of(CLUSTER);
+        // Besides: the open table, the last two blocks of refcounts, their table, and the filling in
+        // front of each kind.
+        let tables = self.tables.len() + self.held.len() + self.refcounts.final_blocks() + 10;
+        ByteLen(l1 + (tables + self.plain.len()) as u64 * CLUSTER)
+    }
+
     /// Writes the tables, makes all durable, writes the header and makes that durable.
     ///
     /// # Errors

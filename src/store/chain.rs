@@ -108,7 +108,10 @@ pub fn whole(capture: &dyn CaptureFiles, record: &DiskRecord) -> Result<Merged> 
 }
 
 /// The image of a record; it may name no other file below it than the record does.
-fn layer(capture: &dyn CaptureFiles, record: &DiskRecord) -> Result<Layer> {
+///
+/// # Errors
+/// When it is not what the record says.
+pub fn layer(capture: &dyn CaptureFiles, record: &DiskRecord) -> Result<Layer> {
     let file = capture.open(&record.file)?;
     let mismatch = |what: &str, found: u64, expected: u64| {
         Error::new(

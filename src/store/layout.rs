@@ -68,6 +68,9 @@ fn journal_file(number: usize) -> String {
     format!("disk-{number}.journal")
 }
 
+/// Which part of a capture on several media it is; in the journal.
+const PART: &str = "part.json";
+
 /// The record of a disk whose image is finished.
 fn record_file(number: usize) -> String {
     format!("disk-{number}.json")
@@ -202,6 +205,51 @@ impl CaptureDir {
         File::create(&path)
             .and_then(|mut file| file.write_all(&json).and_then(|()| file.sync_all()))
             .map_err(|e| Error::io(format!("writing {}", path.display()), e))
+    }
+
+    /// Forgets the record of a disk.
+    ///
+    /// # Errors
+    /// When it is there and cannot be removed.
+    pub fn forget_record(&self, number: usize) -> Result<()> {
+        let path = self.journal.join(record_file(number));
+        match fs::remove_file(&path) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                Err(Error::io(format!("removing {}", path.display()), e))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// What was kept with [`Self::keep_part`]; nothing of a capture that is no part.
+    ///
+    /// # Errors
+    /// When it is there and cannot be read.
+    pub fn part<T: serde::de::DeserializeOwned>(&self) -> Result<Option<T>> {
+        let path = self.journal.join(PART);
+        match fs::read(&path) {
+            Ok(json) => serde_json::from_slice(&json)
+                .map(Some)
+                .map_err(|e| Error::corrupt(format!("reading {}", path.display())).because(e)),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(Error::io(format!("reading {}", path.display()), e)),
+        }
+    }
+
+    /// Keeps what came before this part, before anything else of it is written.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn keep_part(&self, part: &impl serde::Serialize) -> Result<()> {
+        let json = serde_json::to_vec(part)
+            .map_err(|e| Error::corrupt("writing what came before a part").because(e))?;
+        // Under its name only when it is whole.
+        let (new, path) = (self.journal.join("part.new"), self.journal.join(PART));
+        File::create(&new)
+            .and_then(|mut file| file.write_all(&json).and_then(|()| file.sync_all()))
+            .and_then(|()| fs::rename(&new, &path))
+            .map_err(|e| Error::io(format!("writing {}", path.display()), e))?;
+        sync_dir(&self.journal)
     }
 
     /// How many bytes its files take already.

@@ -98,8 +98,22 @@ pub struct Capture {
     pub problem: Option<String>,
     /// The size of all its files.
     pub bytes: u64,
+    /// Which part it is of a capture on several media.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub part: Option<ListedPart>,
     /// Its disks; unknown unless it is whole.
     pub disks: Vec<CapturedDisk>,
+}
+
+/// Which part a capture is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ListedPart {
+    /// The same in all parts.
+    pub set: String,
+    /// From 1 on.
+    pub number: u32,
+    /// Whether no other part follows.
+    pub last: bool,
 }
 
 /// How a capture stands, as far as its manifest tells; `haulier verify` reads the rest.
@@ -158,6 +172,7 @@ fn summarise(found: &Found) -> Result<Capture> {
         state: State::Partial,
         problem: None,
         bytes: files.iter().map(|file| file.bytes.0).sum(),
+        part: None,
         disks: Vec::new(),
     };
     if found.partial {
@@ -166,6 +181,11 @@ fn summarise(found: &Found) -> Result<Capture> {
     match Manifest::read(found.files.as_ref()) {
         Ok((manifest, _)) => {
             capture.state = State::Whole;
+            capture.part = manifest.part.map(|part| ListedPart {
+                set: part.set,
+                number: part.number,
+                last: part.last,
+            });
             let disk = |disk: super::DiskRecord| CapturedDisk {
                 file: disk.file,
                 file_bytes: disk.file_bytes,
@@ -217,6 +237,13 @@ impl List {
                 capture.capture,
                 ByteLen(capture.bytes)
             );
+            if let Some(part) = &capture.part {
+                let others = match (part.number, part.last) {
+                    (_, false) => "needs the parts that follow",
+                    (_, true) => "the last one",
+                };
+                let _ = writeln!(text, "    part {}, {others}", part.number);
+            }
             for disk in &capture.disks {
                 let words = [disk.model.clone(), disk.serial.clone()];
                 let identity: Vec<String> = words.into_iter().flatten().collect();

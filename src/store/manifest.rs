@@ -8,6 +8,7 @@
 use super::chunks::{CHUNK_BYTES, ChunkList};
 use super::digest::{Digest, FileDigest};
 use super::files::CaptureFiles;
+use super::parts::Part;
 use crate::device::DiskIdentity;
 use crate::error::{Error, Kind, Result};
 use crate::extent::ExtentList;
@@ -48,6 +49,9 @@ pub struct Manifest {
     pub finished: Timestamp,
     /// The disks, in the order of their numbers.
     pub disks: Vec<DiskRecord>,
+    /// Which part of a capture it is that lies on several media.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub part: Option<Part>,
     /// All other files but this one and [`SUMS`]; [`CaptureDir::commit`] fills it.
     ///
     /// [`CaptureDir::commit`]: super::layout::CaptureDir::commit
@@ -90,6 +94,10 @@ pub struct DiskRecord {
     /// else of the record is of the whole disk as it was now.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub since: Option<Since>,
+    /// Only of a part: the first byte of the disk that it holds, and the one behind the last.
+    /// `extents`, `bad_ranges` and `chunks` are of these bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub range: Option<(u64, u64)>,
 }
 
 /// The image of an earlier capture that another one was made over.
@@ -135,6 +143,7 @@ impl DiskRecord {
             bad_ranges,
             regions: map.regions.clone(),
             since: None,
+            range: None,
         }
     }
 

@@ -10,6 +10,7 @@ use super::list::find;
 use super::manifest::{DiskRecord, FileRecord, MANIFEST, Manifest, SUMS, Since};
 use super::medium;
 use super::merge::Merged;
+use super::parts::{self, Member};
 use super::scan::{Expected, scan};
 use crate::device::ReadAt;
 use crate::error::{Error, Kind, Result};
@@ -19,7 +20,7 @@ use crate::{say, warn};
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt::Write as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// The largest [`SUMS`] that is read: thousands of files.
 const SUMS_MAX: ByteLen = ByteLen(1 << 20);
@@ -30,6 +31,9 @@ pub struct Verdict {
     version: u32,
     /// Each whole capture that was found.
     pub captures: Vec<CaptureVerdict>,
+    /// What keeps captures in parts from being complete.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub incomplete: Vec<String>,
 }
 
 /// What verifying one capture came to.
@@ -44,12 +48,14 @@ pub struct CaptureVerdict {
     pub builds_on: BTreeSet<String>,
     /// What is wrong with it.
     pub faults: Faults,
+    #[serde(skip)]
+    member: Option<Member>,
 }
 
 impl Verdict {
     /// Whether every bit of every capture is what was read.
     pub fn is_proven(&self) -> bool {
-        self.captures.iter().all(|c| c.faults.is_empty())
+        self.captures.iter().all(|c| c.faults.is_empty()) && self.incomplete.is_empty()
     }
 
     /// For people: a line a capture, and one a fault.
@@ -66,6 +72,11 @@ impl Verdict {
                 ),
                 _ => writeln!(text, "{}: DAMAGED", capture.capture),
             };
+            if let Some(member) = &capture.member {
+                let part = member.part();
+                let last = if part.last { ", the last" } else { "" };
+                let _ = writeln!(text, "  it is part {}{last}", part.number);
+            }
             for earlier in &capture.builds_on {
                 let _ = writeln!(text, "  it builds on {earlier}");
             }
@@ -75,6 +86,9 @@ impl Verdict {
             if capture.faults.more > 0 {
                 let _ = writeln!(text, "  and {} more", capture.faults.more);
             }
+        }
+        for what in &self.incomplete {
+            let _ = writeln!(text, "NOT COMPLETE: {what}");
         }
         text.truncate(text.trim_end().len());
         text
@@ -87,17 +101,38 @@ impl Verdict {
 /// # Errors
 /// When there is none, or only a partial one; damage is no error but in the verdict.
 pub fn verify_path(path: &Path, report: &dyn Report) -> Result<Verdict> {
+    verify_paths(&[path.to_owned()], report)
+}
+
+/// As [`verify_path`], of several; the parts of a capture may lie on all of them, in any order.
+///
+/// # Errors
+/// When there is nothing at one of them, or only partial captures.
+pub fn verify_paths(paths: &[PathBuf], report: &dyn Report) -> Result<Verdict> {
     let mut captures = Vec::new();
     let mut partial = Vec::new();
     let mut todo = VecDeque::new();
-    for found in find(medium::open(path)?)? {
-        if found.partial {
-            partial.push(found.files.name());
-        } else {
-            todo.push_back(found.files);
+    let mut seen = BTreeSet::new();
+    for path in paths {
+        let mut any = false;
+        for found in find(medium::open(path)?)? {
+            if found.partial {
+                partial.push(found.files.name());
+            } else {
+                any = true;
+                if seen.insert(found.files.name()) {
+                    todo.push_back(found.files);
+                }
+            }
+        }
+        if !any {
+            return Err(match partial.first() {
+                Some(name) => refuse_partial(name),
+                None => Error::refused(format!("there is no capture in {}", path.display()))
+                    .advise("Name a capture, or the directory or stick that captures are in"),
+            });
         }
     }
-    let mut seen: BTreeSet<String> = todo.iter().map(|files| files.name()).collect();
     while let Some(files) = todo.pop_front() {
         let verdict = verify(files.as_ref(), report)?;
         for earlier in &verdict.builds_on {
@@ -110,20 +145,34 @@ pub fn verify_path(path: &Path, report: &dyn Report) -> Result<Verdict> {
         }
         captures.push(verdict);
     }
-    if captures.is_empty() {
-        return Err(match partial.first() {
-            Some(name) => refuse_partial(name),
-            None => Error::refused(format!("there is no capture in {}", path.display()))
-                .advise("Name a capture, or the directory or stick that captures are in"),
-        });
-    }
     for name in partial {
         warn!(report, "{name} is not a finished capture, passed over");
+    }
+    let incomplete = incomplete(&captures);
+    for what in &incomplete {
+        report.line(Level::Error, format_args!("not complete: {what}"));
     }
     Ok(Verdict {
         version: 1,
         captures,
+        incomplete,
     })
+}
+
+/// What keeps captures in parts from being complete.
+fn incomplete(captures: &[CaptureVerdict]) -> Vec<String> {
+    let mut sets: BTreeMap<String, Vec<Member>> = BTreeMap::new();
+    for member in captures.iter().filter_map(|capture| capture.member.clone()) {
+        sets.entry(member.part().set.clone())
+            .or_default()
+            .push(member);
+    }
+    let mut found = Vec::new();
+    for members in sets.into_values() {
+        let members = parts::in_order(members);
+        found.extend(parts::problems(&members));
+    }
+    found
 }
 
 fn refuse_partial(name: &str) -> Error {
@@ -158,6 +207,7 @@ pub fn verify(capture: &dyn CaptureFiles, report: &dyn Report) -> Result<Capture
             bytes: 0,
             builds_on: BTreeSet::new(),
             faults: Faults::default(),
+            member: None,
         },
     };
     if let Some(manifest) = verifier.manifest()? {
@@ -213,6 +263,7 @@ impl Verifier<'_> {
                 Fault::new(MANIFEST, format!("its digest is not the one in {SUMS}"))
             });
         }
+        self.verdict.member = Member::new(self.capture.name(), &manifest, &json);
         Ok(Some(manifest))
     }
 

@@ -391,6 +391,8 @@ impl Appliance<'_> {
             machine,
             disks: choice.disks,
             store: store.path().to_owned(),
+            further: Vec::new(),
+            more: None,
             medium: format!("the stick {}", stick.describe()),
             secrets: choice.secrets,
             options: choice.options,

@@ -74,7 +74,7 @@ pub fn edit_manifest(capture: &Path, edit: impl FnOnce(&mut Manifest)) {
 /// An import of `capture` for QEMU to `out`.
 pub fn options(capture: &Path, to: Target, out: &Path) -> Options {
     Options {
-        capture: capture.into(),
+        captures: vec![capture.into()],
         pick: None,
         to,
         out: Some(out.into()),

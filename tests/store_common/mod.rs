@@ -66,6 +66,7 @@ pub fn image(dir: &Path, file: &str, content: &Content, compression: Compression
         bad_ranges: ExtentList::new(),
         regions: Vec::new(),
         since: None,
+        range: None,
     }
 }
 
@@ -97,6 +98,7 @@ pub fn capture(store: &Path, machine: &str, disks: &[(Content, Compression)]) ->
         started,
         finished: started,
         disks: disks.collect(),
+        part: None,
         files: Vec::new(),
     };
     dir.commit(manifest).unwrap()
