@@ -124,7 +124,8 @@ pub(crate) fn size(files: u64) -> Result<()> {
             // All of them.
             ("HAULIER_SIZE_GROUPS", (1 << 19).to_string()),
             ("HAULIER_SIZE_CLUSTERS", (1_u64 << 32).to_string()),
-            ("HAULIER_SIZE_CAPTURED_GROUPS", (24_000).to_string()),
+            ("HAULIER_SIZE_CAPTURED_TIB", (64).to_string()),
+            ("HAULIER_SIZE_CAPTURED_GROUPS", (6_000).to_string()),
         ],
         &[
             "test",
