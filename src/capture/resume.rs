@@ -25,6 +25,8 @@ pub struct Files {
     pub image: PathBuf,
     /// Its journal.
     pub journal: PathBuf,
+    /// How many pieces of the image may wait for the medium.
+    pub pieces: usize,
 }
 
 /// An image to which chunks can be added.
@@ -57,7 +59,7 @@ pub fn begin(files: &Files, head: &Head, size: ByteLen, digested: bool) -> Resul
         .and_then(|()| journal.sync_all())
         .map_err(|e| Error::io(format!("writing {}", files.journal.display()), e))?;
     new(&files.image)?;
-    let mut storage = AppendFile::open(&files.image, ByteLen(0), Some(journal))?;
+    let mut storage = AppendFile::open(&files.image, ByteLen(0), Some(journal), files.pieces)?;
     let taken = storage.taken();
     let digest = digested.then(|| storage.digested());
     Ok(Begun {
@@ -160,7 +162,7 @@ pub fn go_on(
         .open(&files.journal)
         .and_then(|journal| journal.set_len(whole).map(|()| journal))
         .map_err(|e| Error::io(format!("opening {}", files.journal.display()), e))?;
-    let storage = AppendFile::open(&files.image, ByteLen(end), Some(journal))?;
+    let storage = AppendFile::open(&files.image, ByteLen(end), Some(journal), files.pieces)?;
     let taken = storage.taken();
     let size = ByteLen(identity.size_bytes);
     let writer = Writer::replay(storage, size, head.compression)?.over(head.backing());

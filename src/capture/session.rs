@@ -17,7 +17,7 @@ use crate::extent::ExtentList;
 use crate::lost::{Loss, name_losses};
 use crate::report::Report;
 use crate::report::page::page;
-use crate::store::{CaptureDir, DiskRecord, Manifest, Since, layout, manifest, seal};
+use crate::store::{CaptureDir, DiskRecord, Manifest, Since, append, layout, manifest, seal};
 use crate::units::ByteLen;
 use crate::usedmap::DiskInfo;
 use crate::vm::{self, VmDisk, VmPlan};
@@ -266,6 +266,10 @@ impl Session<'_> {
         Files {
             image: self.directory.file(&layout::disk_file(number)),
             journal: self.directory.journal(number),
+            pieces: match self.request.disks.len() {
+                1 => append::PIECES_ALONE,
+                _ => append::PIECES,
+            },
         }
     }
 

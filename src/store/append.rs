@@ -2,7 +2,7 @@
 //! medium, unless the medium is what all wait for.
 //!
 //! ```text
-//! writer --up to 4 pieces of 4 MiB--> thread --O_DIRECT--> file
+//! writer --some pieces of 4 MiB--> thread --O_DIRECT--> file
 //!        --notes of checkpoints-----> sync --> journal --> sync
 //! ```
 //!
@@ -37,8 +37,12 @@ use std::time::Instant;
 /// The largest piece, in bytes: what the image's writer writes at a time.
 const PIECE_BYTES: usize = 4 << 20;
 
-/// How many pieces wait: enough for the medium never to.
-const PIECES: usize = 4;
+/// How many pieces wait of an image that is written beside others: enough for the medium never to.
+pub const PIECES: usize = 4;
+
+/// How many wait where only one image is written: as much as all workers make while a checkpoint is
+/// made durable, so that they need not wait for that.
+pub const PIECES_ALONE: usize = 12;
 
 enum Job {
     Write(AlignedBuf, u64),
@@ -94,11 +98,11 @@ impl Taken {
 
 impl AppendFile {
     /// Appends to the file at `path`, which is there, from byte `end` on; what lies behind is cut
-    /// off. Notes of checkpoints are appended to `journal`.
+    /// off. Notes of checkpoints are appended to `journal`. Up to `pieces` of 4 MiB wait.
     ///
     /// # Errors
     /// When it cannot be opened or cut.
-    pub fn open(path: &Path, end: ByteLen, journal: Option<File>) -> Result<Self> {
+    pub fn open(path: &Path, end: ByteLen, journal: Option<File>, pieces: usize) -> Result<Self> {
         let opening = |e: io::Error| Error::io(format!("opening {}", path.display()), e);
         let flags = OFlags::RDWR | OFlags::CLOEXEC;
         let cached: File = rustix::fs::open(path, flags, Mode::empty())
@@ -109,7 +113,7 @@ impl AppendFile {
         let direct = rustix::fs::open(path, flags | OFlags::DIRECT, Mode::empty()).ok();
         let (jobs, todo) = channel();
         let (back, empty) = channel();
-        for _ in 0..PIECES {
+        for _ in 0..pieces {
             // The other end is at hand.
             let _ = back.send(AlignedBuf::new(PIECE_BYTES));
         }
@@ -297,7 +301,7 @@ mod tests {
         let journal = folder.path().join("journal");
         {
             let journal = File::create(&journal).unwrap();
-            let mut file = AppendFile::open(&path, ByteLen(0), Some(journal)).unwrap();
+            let mut file = AppendFile::open(&path, ByteLen(0), Some(journal), PIECES).unwrap();
             let taken = file.taken();
             file.write_all_at(&bytes[..5_000_000], 0).unwrap();
             file.checkpoint(b"one\n".to_vec()).unwrap();
@@ -312,7 +316,7 @@ mod tests {
         assert!(found[..bytes.len()] == bytes && found.len() <= expected.len());
         assert_eq!(std::fs::read(&journal).unwrap(), b"one\n");
 
-        let mut file = AppendFile::open(&path, ByteLen(4 << 20), None).unwrap();
+        let mut file = AppendFile::open(&path, ByteLen(4 << 20), None, PIECES).unwrap();
         assert_eq!(file.taken().bytes(), ByteLen(4 << 20));
         file.sync().unwrap();
         drop(file);
