@@ -174,6 +174,13 @@ fn three_parts(scene: &Scene, disk: &Path) {
             manifest["part"]["earlier"].as_array().unwrap().len(),
             number
         );
+        let page = fs::read_to_string(part.join("report.html")).unwrap();
+        let last = if number == 2 { ", the last one," } else { "" };
+        let said = format!("Part {}{last} of a capture on several media", number + 1);
+        assert!(
+            page.contains(&said) && !page.contains("Complete."),
+            "{page}"
+        );
         let range = &manifest["disks"][0]["range"];
         assert_eq!(range[0], at);
         at = range[1].as_u64().unwrap();

@@ -60,12 +60,19 @@ pub fn page(
                     (manifest.finished.strftime("%F %T UTC")) " (" (duration(seconds))
                     "), by haulier " (manifest.tool_version)
                 }
-                (verdict(lost, read_back))
+                @if let Some(part) = &manifest.part {
+                    div.verdict.open {
+                        "Part " (part.number) @if part.last { ", the last one," }
+                        " of a capture on several media. Only all of them together are the machine: "
+                        "haulier verify and haulier import want them all, in any order."
+                    }
+                }
+                (verdict(lost, read_back, manifest.part.is_some()))
                 p {
                     (disks.len()) @if disks.len() == 1 { " disk" } @else { " disks" } ": "
                     (ByteLen(read)) " in use were read, " (ByteLen(stored)) " are stored."
                 }
-                @for (number, disk) in disks.iter().enumerate() { (of_disk(number, disk)) }
+                @for disk in disks { (of_disk(disk)) }
                 @if lost > 0 { (of_losses(losses)) }
                 h2 { "The machine" }
                 pre { (machine.to_text()) }
@@ -90,7 +97,12 @@ fn duration(seconds: i64) -> String {
     }
 }
 
-fn verdict(lost: u64, read_back: bool) -> Markup {
+fn verdict(lost: u64, read_back: bool, part: bool) -> Markup {
+    let complete = if part {
+        "This part is whole."
+    } else {
+        "Complete."
+    };
     html! {
         @if lost > 0 {
             div.verdict.bad {
@@ -98,21 +110,21 @@ fn verdict(lost: u64, read_back: bool) -> Markup {
                 @if read_back { ", compared after it was written." } @else { "." }
             }
         } @else if read_back {
-            div.verdict.good { "Complete. Every byte was read back and is what the disks held." }
+            div.verdict.good { (complete) " Every byte was read back and is what the disks held." }
         } @else {
             div.verdict.open {
-                "Complete, but not read back after writing (--no-verify). "
+                (complete) " It was not read back after writing (--no-verify). "
                 "haulier verify does that at any time."
             }
         }
     }
 }
 
-fn of_disk(number: usize, disk: &DiskRecord) -> Markup {
+fn of_disk(disk: &DiskRecord) -> Markup {
     let source = &disk.source;
     let used = disk.extents.total();
     html! {
-        h2 { "Disk " (number) ": " (source.path.display()) }
+        h2 { (source.path.display()) ", " (disk.file) }
         table {
             tr { th { "Model" } td { (or_unknown(source.model.as_deref())) } }
             tr { th { "Serial number" } td { (or_unknown(source.serial.as_deref())) } }
@@ -121,6 +133,9 @@ fn of_disk(number: usize, disk: &DiskRecord) -> Markup {
                 (source.logical_sector_bytes) ")"
             } }
             tr { th { "In use" } td { (used) } }
+            @if let Some((from, to)) = disk.range {
+                tr { th { "Held here" } td { "bytes " (from) " to " (to) } }
+            }
             tr { th { "Image" } td {
                 (disk.file) ", " (ByteLen(disk.file_bytes)) ", " (disk.compression.name())
                 @if let Some(since) = &disk.since {
@@ -247,10 +262,10 @@ fn of_losses(losses: Option<&[Loss]>) -> Markup {
             None => p { "Which files the lost bytes belong to could not be found out." },
             Some(losses) => {
                 table {
-                    tr { th.n { "Disk" } th.n { "From byte" } th.n { "Bytes" } th { "What lay there" } }
+                    tr { th { "Disk" } th.n { "From byte" } th.n { "Bytes" } th { "What lay there" } }
                     @for loss in losses.iter().take(MOST_LOSSES) {
                         tr {
-                            td.n { (loss.disk) }
+                            td { "disk-" (loss.disk) }
                             td.n { (loss.range.start()) }
                             td.n { (loss.range.len().0) }
                             td {
