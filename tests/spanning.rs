@@ -376,26 +376,31 @@ fn lines(store: &Path) -> usize {
     text.map_or(0, |text| text.iter().filter(|byte| **byte == b'\n').count())
 }
 
-#[test]
-fn a_capture_that_was_killed_in_its_second_part_goes_on_there() {
-    let scene = Scene::new(&[100, 160, 200]);
-    let disk_ = scene.file("disk.img");
-    disk(&disk_, 300 * MIB, 8);
-    let disks = [disk_.clone()];
+/// Captures, and kills that as soon as what it wrote to `store` has a checkpoint.
+fn kill_behind_a_checkpoint(arguments: &[impl AsRef<std::ffi::OsStr>], store: &Path) {
     let mut child = Command::new(env!("CARGO_BIN_EXE_haulier"))
-        .args(scene.words(&disks, &[]))
+        .args(arguments)
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .spawn()
         .unwrap();
     let start = Instant::now();
-    while lines(&scene.stores[1]) < 2 {
+    while lines(store) < 2 {
         assert!(child.try_wait().unwrap().is_none(), "it ended by itself");
         assert!(start.elapsed() < Duration::from_secs(120));
         std::thread::sleep(Duration::from_millis(1));
     }
     child.kill().unwrap();
     child.wait().unwrap();
+}
+
+#[test]
+fn a_capture_that_was_killed_in_its_second_part_goes_on_there() {
+    let scene = Scene::new(&[100, 160, 200]);
+    let disk_ = scene.file("disk.img");
+    disk(&disk_, 300 * MIB, 8);
+    let disks = [disk_.clone()];
+    kill_behind_a_checkpoint(&scene.words(&disks, &[]), &scene.stores[1]);
     let first = fs::read(scene.part(0).join("manifest.json")).unwrap();
     let said = scene.capture(&disks, &["--resume"]);
     assert!(said.contains("going on after"), "{said}");
@@ -425,21 +430,8 @@ fn a_full_medium_goes_on_on_one_that_is_named_later() {
         first,
     ];
     // As if the samples had promised too much: the medium is filled meanwhile.
-    let mut child = Command::new(env!("CARGO_BIN_EXE_haulier"))
-        .args(base)
-        .args(["--to", second])
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
-    let start = Instant::now();
-    while lines(&scene.stores[0]) < 2 {
-        assert!(child.try_wait().unwrap().is_none(), "it ended by itself");
-        assert!(start.elapsed() < Duration::from_secs(120));
-        std::thread::sleep(Duration::from_millis(1));
-    }
-    child.kill().unwrap();
-    child.wait().unwrap();
+    let both = [&base[..], &["--to", second]].concat();
+    kill_behind_a_checkpoint(&both, &scene.stores[0]);
     // Alone it is too small even for the rest.
     let alone = haulier(&[&base[..], &["--resume"]].concat());
     assert_eq!(alone.status.code(), Some(4), "{}", words(&alone));
