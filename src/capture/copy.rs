@@ -128,7 +128,7 @@ fn rescue<D: ReadAt + ?Sized>(
     encoder: &mut Encoder,
     place: Extent,
 ) -> Result<Chunk> {
-    let mut bytes = AlignedBuf::new(chunk_len()?);
+    let mut bytes = chunk_buffer()?;
     bytes.set_len(usize::try_from(place.len().0).unwrap_or(0));
     let (read, bad) = reader.rescue(place, &mut bytes)?;
     Ok(how.encode(encoder, place, read.0, &bytes, bad))
@@ -150,7 +150,7 @@ fn first_pass<'env, D: ReadAt + ?Sized, S: Storage>(
     let (ready_in, ready_out) = channel::<Result<Ready>>();
     for _ in 0..buffers {
         // Cannot fail: the receiver lives until the scope ends.
-        let _ = empty_in.send(AlignedBuf::new(chunk_len()?));
+        let _ = empty_in.send(chunk_buffer()?);
     }
     let skip = usize::try_from(image.next()).unwrap_or(usize::MAX);
     // What was not zero then may be gone from what is used now.
@@ -209,9 +209,10 @@ pub(super) fn chunks_of(used: &ExtentList, size: ByteLen) -> impl Iterator<Item 
         })
 }
 
-fn chunk_len() -> Result<usize> {
-    usize::try_from(CHUNK_BYTES)
-        .map_err(|_| Error::corrupt("a chunk does not fit the address space"))
+fn chunk_buffer() -> Result<AlignedBuf> {
+    let length = usize::try_from(CHUNK_BYTES)
+        .map_err(|_| Error::corrupt("a chunk does not fit the address space"))?;
+    AlignedBuf::new(length).map_err(|e| Error::io("getting memory for a chunk", e))
 }
 
 /// What the readers of a disk have in common.

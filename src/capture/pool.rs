@@ -12,9 +12,9 @@ use super::since::Earlier;
 use crate::device::AlignedBuf;
 use crate::error::Result;
 use crate::extent::{Extent, ExtentList};
-use crate::qcow2::{CLUSTER_BYTES, Compression, Encoder};
+use crate::qcow2::{CLUSTER_BYTES, Compression, Encoded, Encoder, is_zero};
 use crate::report::Report;
-use crate::store::chunk_digest;
+use crate::store::{ChunkHasher, Digest, chunk_digest};
 use crate::warn;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -68,22 +68,21 @@ impl How<'_> {
         bytes: &[u8],
         bad: ExtentList,
     ) -> Chunk {
-        let digest = chunk_digest(bytes);
-        let clusters = match (self.earlier, digest) {
-            (Some(earlier), _) => earlier.changes(place, digest, bytes, encoder, |error| {
-                warn!(
-                    self.report,
-                    "the earlier capture is damaged, so all of bytes {} to {} of the disk is \
-                     stored anew: {error}",
-                    place.start(),
-                    place.end()
-                );
-            }),
-            (None, None) => Vec::new(),
-            (None, Some(_)) => bytes
-                .chunks(CLUSTER_BYTES)
-                .map(|c| encoder.encode(c))
-                .collect(),
+        let (digest, clusters) = match self.earlier {
+            None => digest_and_encode(bytes, encoder),
+            Some(earlier) => {
+                let digest = chunk_digest(bytes);
+                let clusters = earlier.changes(place, digest, bytes, encoder, |error| {
+                    warn!(
+                        self.report,
+                        "the earlier capture is damaged, so all of bytes {} to {} of the disk is \
+                         stored anew: {error}",
+                        place.start(),
+                        place.end()
+                    );
+                });
+                (digest, clusters)
+            }
         };
         Chunk {
             place,
@@ -93,6 +92,23 @@ impl How<'_> {
             bad,
         }
     }
+}
+
+/// The digest of a chunk, and what is stored of its clusters; none of both if it is all zeros. One
+/// cluster after the other, so that the compressor finds it in the processor's cache.
+pub fn digest_and_encode(chunk: &[u8], encoder: &mut Encoder) -> (Option<Digest>, Vec<Encoded>) {
+    if is_zero(chunk) {
+        return (None, Vec::new());
+    }
+    let mut hasher = ChunkHasher::default();
+    let clusters = chunk
+        .chunks(CLUSTER_BYTES)
+        .map(|cluster| {
+            hasher.update(cluster);
+            encoder.encode(cluster)
+        })
+        .collect();
+    (Some(hasher.finish()), clusters)
 }
 
 /// See the module.

@@ -7,40 +7,54 @@
     clippy::indexing_slicing
 )]
 
+use memmap2::{Advice, MmapMut};
+use std::io;
 use std::ops::{Deref, DerefMut};
 
 /// The alignment of buffers, offsets and lengths, in bytes: a multiple of every sector there is.
 pub const ALIGNMENT: usize = 4096;
 
-/// Bytes that begin at a multiple of [`ALIGNMENT`]; never moved, so no longer than they were made.
+/// Bytes that begin at a page, so at a multiple of [`ALIGNMENT`] or more; no longer than they were
+/// made.
 #[derive(Debug)]
 pub struct AlignedBuf {
-    bytes: Vec<u8>,
-    skip: usize,
+    bytes: MmapMut,
     len: usize,
 }
 
 impl AlignedBuf {
     /// Room for `capacity` bytes; none of them is in use yet.
-    pub fn new(capacity: usize) -> Self {
-        let bytes = vec![0; capacity.saturating_add(ALIGNMENT)];
-        // What this returns lies below the alignment for bytes.
-        let skip = bytes.as_ptr().align_offset(ALIGNMENT).min(ALIGNMENT);
-        Self {
-            bytes,
-            skip,
-            len: 0,
-        }
+    ///
+    /// # Errors
+    /// When there is no memory for them.
+    pub fn new(capacity: usize) -> io::Result<Self> {
+        let bytes = MmapMut::map_anon(capacity)?;
+        // Large pages spare the kernel from pinning each small one for every request; without them,
+        // all goes as well, but slower.
+        let _ = bytes.advise(Advice::HugePage);
+        Ok(Self { bytes, len: 0 })
     }
 
     /// How many bytes fit.
     pub fn capacity(&self) -> usize {
-        self.bytes.len().saturating_sub(ALIGNMENT)
+        self.bytes.len()
     }
 
     /// Uses the first `len` bytes, at most the capacity; what they are is left as it was.
     pub fn set_len(&mut self, len: usize) {
         self.len = len.min(self.capacity());
+    }
+
+    /// Uses as many more bytes as `bytes` has, and makes them these.
+    ///
+    /// # Panics
+    /// When they do not fit.
+    pub fn extend_from_slice(&mut self, bytes: &[u8]) {
+        let start = self.len;
+        self.set_len(start.saturating_add(bytes.len()));
+        self.get_mut(start..)
+            .unwrap_or_default()
+            .copy_from_slice(bytes);
     }
 }
 
@@ -48,15 +62,13 @@ impl Deref for AlignedBuf {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
-        let rest = self.bytes.get(self.skip..).unwrap_or_default();
-        rest.get(..self.len).unwrap_or_default()
+        self.bytes.get(..self.len).unwrap_or_default()
     }
 }
 
 impl DerefMut for AlignedBuf {
     fn deref_mut(&mut self) -> &mut [u8] {
-        let rest = self.bytes.get_mut(self.skip..).unwrap_or_default();
-        rest.get_mut(..self.len).unwrap_or_default()
+        self.bytes.get_mut(..self.len).unwrap_or_default()
     }
 }
 
@@ -80,7 +92,7 @@ mod tests {
     #[test]
     fn a_buffer_is_aligned_and_keeps_its_capacity() {
         for capacity in [0, 1, 4096, 65_536] {
-            let mut buffer = AlignedBuf::new(capacity);
+            let mut buffer = AlignedBuf::new(capacity).unwrap();
             assert!(buffer.is_empty());
             buffer.set_len(usize::MAX);
             assert_eq!(buffer.len(), capacity);

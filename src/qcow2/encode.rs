@@ -153,7 +153,7 @@ impl Encoder {
             &self.padded
         };
         // Where a compressor fails, the plain cluster is always right.
-        let length = match &mut self.method {
+        let stream = match &mut self.method {
             Method::Zstd { base, harder } => {
                 let zstd = match harder {
                     Some((harder, level))
@@ -163,21 +163,29 @@ impl Encoder {
                     }
                     _ => base,
                 };
-                zstd.compress_to_buffer(cluster, self.scratch.as_mut_slice())
+                // Straight into the memory that it stays in; what is too much of it is given back.
+                let mut stream = Vec::with_capacity(SCRATCH);
+                zstd.compress_to_buffer(cluster, &mut stream)
                     .ok()
+                    .map(|_| stream)
             }
             Method::Zlib(zlib) => {
                 zlib.reset();
                 match zlib.compress(cluster, &mut self.scratch, FlushCompress::Finish) {
-                    Ok(Status::StreamEnd) => usize::try_from(zlib.total_out()).ok(),
+                    Ok(Status::StreamEnd) => usize::try_from(zlib.total_out())
+                        .ok()
+                        .and_then(|length| self.scratch.get(..length))
+                        .map(<[u8]>::to_vec),
                     Ok(Status::Ok | Status::BufError) | Err(_) => None,
                 }
             }
             Method::None => None,
         };
-        let worth_it = length.filter(|length| *length <= LARGEST_WORTH_COMPRESSING);
-        match worth_it.and_then(|length| self.scratch.get(..length)) {
-            Some(stream) => Encoded::Compressed(stream.to_vec()),
+        match stream.filter(|stream| stream.len() <= LARGEST_WORTH_COMPRESSING) {
+            Some(mut stream) => {
+                stream.shrink_to_fit();
+                Encoded::Compressed(stream)
+            }
             None => Encoded::Plain(cluster.to_vec()),
         }
     }

@@ -1,5 +1,6 @@
 //! What an image is written to: a file, or in tests something that fails when told to.
 
+use crate::device::AlignedBuf;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -8,6 +9,14 @@ use std::os::unix::fs::FileExt;
 pub trait Storage {
     /// Writes all of `bytes` at `offset`; a short write is an error.
     fn write_all_at(&mut self, bytes: &[u8], offset: u64) -> io::Result<()>;
+
+    /// Writes all of `bytes`, and leaves an empty buffer of the same capacity in its place: what was
+    /// put together there need not be copied once more.
+    fn write_buffer(&mut self, bytes: &mut AlignedBuf, offset: u64) -> io::Result<()> {
+        self.write_all_at(bytes, offset)?;
+        bytes.set_len(0);
+        Ok(())
+    }
 
     /// Returns when all that was written is on the medium.
     fn sync(&mut self) -> io::Result<()>;

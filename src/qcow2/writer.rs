@@ -14,6 +14,7 @@ use super::entry::{COPIED, Mapping};
 use super::header::{CompressionType, Header, MAX_L1_BYTES, l1_entries_for};
 use super::refcount::Refcounts;
 use super::{CLUSTER, CLUSTER_BITS, CLUSTER_BYTES, GuestCluster, HostOffset, Storage};
+use crate::device::AlignedBuf;
 use crate::error::{Error, Kind, Result};
 use crate::units::ByteLen;
 use std::collections::BTreeMap;
@@ -59,7 +60,7 @@ pub struct Writer<S: Storage = File> {
     /// The image below, if what is not in this one is in that.
     backing: Option<String>,
     /// Bytes for the storage from `end - buffer.len()` on.
-    buffer: Vec<u8>,
+    buffer: AlignedBuf,
     /// Where the next byte goes.
     end: u64,
     /// The guest cluster that may come next at the earliest.
@@ -116,7 +117,8 @@ impl<S: Storage> Writer<S> {
                 Compression::Zlib | Compression::None => CompressionType::Zlib,
             },
             backing: None,
-            buffer: Vec::with_capacity(WRITE_BYTES as usize),
+            buffer: AlignedBuf::new(WRITE_BYTES as usize)
+                .map_err(|e| Error::io("getting memory for an image", e))?,
             end: CLUSTER,
             next: 0,
             l1: vec![0; l1_entries as usize],
@@ -516,12 +518,11 @@ impl<S: Storage> Writer<S> {
     }
 
     fn flush(&mut self) -> Result<()> {
-        let start = self.end - self.buffer.len() as u64;
+        let length = self.buffer.len();
+        let start = self.end - length as u64;
         self.storage
-            .write_all_at(&self.buffer, start)
-            .map_err(|e| Error::io(format!("writing {} bytes", self.buffer.len()), e).at(start))?;
-        self.buffer.clear();
-        Ok(())
+            .write_buffer(&mut self.buffer, start)
+            .map_err(|e| Error::io(format!("writing {length} bytes"), e).at(start))
     }
 
     fn sync(&mut self) -> Result<()> {

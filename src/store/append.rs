@@ -114,8 +114,10 @@ impl AppendFile {
         let (jobs, todo) = channel();
         let (back, empty) = channel();
         for _ in 0..pieces {
+            let piece = AlignedBuf::new(PIECE_BYTES)
+                .map_err(|e| Error::io("getting memory for an image", e))?;
             // The other end is at hand.
-            let _ = back.send(AlignedBuf::new(PIECE_BYTES));
+            let _ = back.send(piece);
         }
         let shared = Arc::new(Shared::default());
         shared.written.store(end.0, Ordering::Relaxed);
@@ -148,6 +150,16 @@ impl AppendFile {
         Taken(Arc::clone(&self.shared))
     }
 
+    /// Waits for a buffer that the medium has taken.
+    fn empty(&self) -> io::Result<AlignedBuf> {
+        let mut buffer = self
+            .empty
+            .recv()
+            .map_err(|_| io::Error::other("the writing thread ended unexpectedly"))?;
+        buffer.set_len(0);
+        Ok(buffer)
+    }
+
     fn send(&self, job: Job) -> io::Result<()> {
         self.shared.check()?;
         let sent = self
@@ -169,16 +181,24 @@ impl Storage for AppendFile {
         }
         let mut at = offset;
         for piece in bytes.chunks(PIECE_BYTES) {
-            let mut buffer = self
-                .empty
-                .recv()
-                .map_err(|_| io::Error::other("the writing thread ended unexpectedly"))?;
-            buffer.set_len(piece.len());
-            buffer.copy_from_slice(piece);
+            let mut buffer = self.empty()?;
+            buffer.extend_from_slice(piece);
             self.send(Job::Write(buffer, at))?;
             at = at.saturating_add(u64::try_from(piece.len()).unwrap_or(0));
         }
         Ok(())
+    }
+
+    /// Errors are those of this write or of one before.
+    fn write_buffer(&mut self, bytes: &mut AlignedBuf, offset: u64) -> io::Result<()> {
+        if bytes.capacity() != PIECE_BYTES {
+            return Err(io::Error::other("a buffer of another size than the others"));
+        }
+        if let Some(digest) = &self.digest {
+            digest.write(bytes, offset);
+        }
+        let full = std::mem::replace(bytes, self.empty()?);
+        self.send(Job::Write(full, offset))
     }
 
     fn sync(&mut self) -> io::Result<()> {
@@ -333,7 +353,7 @@ mod tests {
             direct: None,
             journal: None,
         };
-        let mut bytes = AlignedBuf::new(4096);
+        let mut bytes = AlignedBuf::new(4096).unwrap();
         bytes.set_len(100);
         let error = target.write(&mut bytes, 0).unwrap_err();
         note(&shared, &error);

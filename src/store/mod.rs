@@ -22,7 +22,7 @@ mod tee;
 pub mod tree;
 pub mod verify;
 
-pub use chunks::{CHUNK_BYTES, ChunkList, chunk_digest};
+pub use chunks::{CHUNK_BYTES, ChunkHasher, ChunkList, chunk_digest};
 pub use digest::{Digest, FileDigest};
 pub use fault::{Fault, Faults};
 pub use files::{CaptureFiles, DirFiles, FileEntry, FileReader};

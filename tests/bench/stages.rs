@@ -9,10 +9,10 @@
 //!
 //! Each prints one JSON document with `seconds` and `bytes` (of the whole disk for `compress`).
 
+use haulier::capture::pool::digest_and_encode;
 use haulier::device::{Disk, ReadAt};
 use haulier::extent::{Extent, ExtentList};
-use haulier::qcow2::{CLUSTER_BYTES, Compression, Encoded, Encoder};
-use haulier::store::chunk_digest;
+use haulier::qcow2::{Compression, Encoded, Encoder};
 use haulier::units::ByteOffset;
 use haulier::usedmap::{DiskInfo, map_disks};
 use haulier::volume::crypt::Secrets;
@@ -140,9 +140,10 @@ fn compress(path: &Path) -> (f64, u64, u64) {
                 scope.spawn(|| {
                     let mut encoder = Encoder::new(Compression::Zstd).unwrap();
                     while let Some(sample) = samples.get(next.fetch_add(1, Ordering::Relaxed)) {
-                        std::hint::black_box(chunk_digest(sample));
-                        for cluster in sample.chunks(CLUSTER_BYTES) {
-                            let length = match encoder.encode(cluster) {
+                        let (digest, clusters) = digest_and_encode(sample, &mut encoder);
+                        std::hint::black_box(digest);
+                        for encoded in clusters {
+                            let length = match encoded {
                                 Encoded::Zero | Encoded::Zeroed => 0,
                                 Encoded::Compressed(bytes) | Encoded::Plain(bytes) => bytes.len(),
                             };

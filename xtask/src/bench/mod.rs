@@ -60,7 +60,7 @@ pub(crate) fn run(rounds: u32, quick: bool) -> Result<()> {
         folder,
     };
     if let Some(fast) = source::in_memory(&source)? {
-        bench.disk = fast.path().into();
+        bench.disk = fast.disk();
         println!("\n## The disk in memory, the store on this machine's disk\n");
         bench.run(rounds, quick)?;
         bench.sticks(quick)?;
