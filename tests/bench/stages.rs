@@ -10,10 +10,10 @@
 //! Each prints one JSON document with `seconds` and `bytes` (of the whole disk for `compress`).
 
 use haulier::capture::pool::digest_and_encode;
+use haulier::capture::read::ChunkReader;
 use haulier::device::{Disk, ReadAt};
 use haulier::extent::{Extent, ExtentList};
 use haulier::qcow2::{Compression, Encoded, Encoder};
-use haulier::units::ByteOffset;
 use haulier::usedmap::{DiskInfo, map_disks};
 use haulier::volume::crypt::Secrets;
 use std::fs::File;
@@ -24,8 +24,9 @@ use std::time::Instant;
 
 const PIECE: usize = 4 << 20;
 const QUEUE: usize = 4;
-/// Pieces that are compressed: 256 MiB.
-const SAMPLES: usize = 64;
+/// How much is compressed, in bytes: enough to be like the whole, and more than any processor's cache
+/// holds, as it is read from memory in a capture too.
+const SAMPLE: u64 = 5 << 29;
 /// As `O_DIRECT` of x86-64 Linux.
 const O_DIRECT: i32 = 0o40000;
 
@@ -114,22 +115,21 @@ fn read(path: &Path) -> (f64, u64, u64) {
 fn compress(path: &Path) -> (f64, u64, u64) {
     let disk = Disk::open(path).unwrap();
     let used = used(&disk);
-    let pieces = pieces(&used);
     let total = used.total().0;
-    // Evenly over the bytes, so that large files weigh what they weigh.
+    let reader = ChunkReader::new(&disk, &used, disk.identity().logical_sector_bytes);
+    // As workers get them, evenly over what is used.
     let mut samples: Vec<Vec<u8>> = Vec::new();
-    let mut passed = 0;
-    for piece in pieces {
-        let due = total / SAMPLES as u64 * samples.len() as u64;
-        if passed >= due && samples.len() < SAMPLES {
-            let mut bytes = vec![0; piece.len().0 as usize];
-            disk.read_at(ByteOffset(piece.start().0), &mut bytes)
-                .unwrap();
+    let (mut passed, mut sampled) = (0, 0);
+    for start in (0..disk.size().0).step_by(PIECE) {
+        let chunk = Extent::between(start, disk.size().0.min(start + PIECE as u64)).unwrap();
+        let read: u64 = used.within(chunk).map(|extent| extent.len().0).sum();
+        if read > 0 && sampled <= (passed as f64 * SAMPLE as f64 / total as f64) as u64 {
+            let mut bytes = vec![0; chunk.len().0 as usize];
+            sampled += reader.fill(chunk, &mut bytes).unwrap().0;
             samples.push(bytes);
         }
-        passed += piece.len().0;
+        passed += read;
     }
-    let sampled: u64 = samples.iter().map(|sample| sample.len() as u64).sum();
     let mut best = (f64::MAX, 0);
     for _ in 0..3 {
         let next = AtomicUsize::new(0);

@@ -22,7 +22,7 @@ const FROM: [&str; 3] = ["/usr/bin", "/usr/lib", "/usr/share"];
 const NOISE_EVERY: u64 = 8;
 const NOISE_BYTES: u64 = 8 << 20;
 /// What the tools, and the machine, need of memory besides.
-const MEMORY_LEFT: u64 = 3 << 30;
+const MEMORY_LEFT: u64 = 5 << 30;
 /// Changes when the recipe does.
 const RECIPE: u32 = 2;
 
