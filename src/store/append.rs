@@ -329,6 +329,15 @@ mod tests {
             file.write_all_at(&bytes[4 << 20..], 4 << 20).unwrap();
             file.sync().unwrap();
             assert_eq!(taken.bytes(), ByteLen(9_000_001));
+            // What is put together in a buffer of the caller's, which gets another one for it.
+            let mut buffer = AlignedBuf::new(PIECE_BYTES).unwrap();
+            for at in [0, 4 << 20] {
+                buffer.extend_from_slice(&bytes[at..at + PIECE_BYTES]);
+                file.write_buffer(&mut buffer, at as u64).unwrap();
+                assert_eq!((buffer.len(), buffer.capacity()), (0, PIECE_BYTES));
+            }
+            let mut other = AlignedBuf::new(4096).unwrap();
+            file.write_buffer(&mut other, 0).unwrap_err();
         }
         let mut expected = bytes.clone();
         expected.resize(9_000_001_usize.next_multiple_of(ALIGNMENT), 0);
