@@ -29,4 +29,4 @@ pub mod span;
 pub use plan::Plan;
 pub use rescue_map::rescue_map;
 pub use run::{Outcome, Request, find_disks, free_space, run};
-pub use span::{More, Store};
+pub use span::{More, Store, goes_on_elsewhere};

@@ -3,6 +3,7 @@
 use super::copy::chunks_of;
 use super::read::ChunkReader;
 use super::since::{self, Earlier};
+use super::span::within;
 use crate::device::{Disk, DiskIdentity, ReadAt};
 use crate::error::{Error, Result};
 use crate::extent::Extent;
@@ -11,6 +12,7 @@ use crate::units::ByteLen;
 use crate::usedmap::{DiskInfo, DiskMap, map_disks};
 use crate::volume::crypt::Secrets;
 use serde::Serialize;
+use std::cmp::Ordering;
 
 /// How many clusters of a disk are compressed to tell how large its image will be.
 const SAMPLES: usize = 256;
@@ -77,18 +79,20 @@ impl Plan {
             .map(|(disk, map)| DiskPlan::new(disk, map, compression))
             .collect::<Result<Vec<_>>>()?;
         let sum = |of: fn(&DiskPlan) -> u64| disks.iter().map(of).fold(0_u64, u64::saturating_add);
-        let read_bytes = sum(|disk| disk.read_bytes);
-        Ok(Self {
+        let (read, estimated) = (
+            sum(|disk| disk.read_bytes),
+            sum(|disk| disk.estimated_image_bytes),
+        );
+        let mut plan = Self {
             version: 1,
-            read_bytes,
-            estimated_bytes: sum(|disk| disk.estimated_image_bytes).saturating_add(OVERHEAD_BYTES),
-            // L2 entries and refcounts: 10 bytes a cluster.
-            worst_case_bytes: read_bytes
-                .saturating_add(read_bytes / 4096)
-                .saturating_add(OVERHEAD_BYTES),
+            read_bytes: 0,
+            estimated_bytes: 0,
+            worst_case_bytes: 0,
             free_bytes: free.0,
             disks,
-        })
+        };
+        plan.sum_up(read, estimated);
+        Ok(plan)
     }
 
     /// Makes it that of a second pass over what `earlier` has of each of `disks`. Some chunks are read
@@ -111,6 +115,43 @@ impl Plan {
         let sum = |sum: u64, disk: &DiskPlan| sum.saturating_add(disk.estimated_image_bytes);
         self.estimated_bytes = self.disks.iter().fold(OVERHEAD_BYTES, sum);
         Ok(())
+    }
+
+    /// Leaves out what the parts before one hold that begins with the byte `byte` of disk `disk`.
+    pub fn begin_at(&mut self, disk: usize, byte: u64) {
+        let left = |bytes: u64, number: usize, plan: &DiskPlan| {
+            let used = &plan.map.extents;
+            let rest = match number.cmp(&disk) {
+                Ordering::Less => 0,
+                Ordering::Equal => within(used, byte, u64::MAX).total().0,
+                Ordering::Greater => used.total().0,
+            };
+            u128::from(bytes)
+                .saturating_mul(u128::from(rest))
+                .checked_div(u128::from(used.total().0))
+                .and_then(|left| u64::try_from(left).ok())
+                .unwrap_or(0)
+        };
+        let (mut read, mut estimated) = (0_u64, 0_u64);
+        for (number, plan) in self.disks.iter().enumerate() {
+            read = read.saturating_add(left(plan.read_bytes, number, plan));
+            estimated = estimated.saturating_add(left(plan.estimated_image_bytes, number, plan));
+        }
+        self.sum_up(read, estimated);
+    }
+
+    fn sum_up(&mut self, read: u64, estimated: u64) {
+        self.read_bytes = read;
+        self.estimated_bytes = estimated.saturating_add(OVERHEAD_BYTES);
+        // L2 entries and refcounts: 10 bytes a cluster.
+        self.worst_case_bytes = read
+            .saturating_add(read / 4096)
+            .saturating_add(OVERHEAD_BYTES);
+    }
+
+    /// How much more it needs, in all likelihood, than is free.
+    pub fn missing(&self) -> ByteLen {
+        ByteLen(self.estimated_bytes.saturating_sub(self.free_bytes))
     }
 
     /// Refuses a capture that will not fit, with both numbers.

@@ -5,7 +5,7 @@ use super::plan::Plan;
 use super::resume;
 use super::session::Session;
 use super::since::{self, Earlier};
-use super::span::{More, Span, Start, Store};
+use super::span::{self, More, Span, Start, Store, There};
 use crate::cli::args::CaptureOptions;
 use crate::device::Disk;
 use crate::error::{Error, Kind, Result};
@@ -23,7 +23,7 @@ const MOST_CUTS: u32 = 4;
 
 /// What is to be captured, and where to.
 #[derive(Debug)]
-pub struct Request {
+pub struct Request<'a> {
     /// What the machine is.
     pub machine: Machine,
     /// Its disks; the first is the one that it boots from.
@@ -33,7 +33,7 @@ pub struct Request {
     /// Where it goes on when that is full, in this order.
     pub further: Vec<Store>,
     /// Asked when those are full, too.
-    pub more: Option<Box<dyn More>>,
+    pub more: Option<&'a dyn More>,
     /// What opens its encrypted volumes.
     pub secrets: Secrets,
     /// How people know the medium that the store is on.
@@ -110,7 +110,7 @@ pub fn free_space(directory: &Path) -> Result<ByteLen> {
 /// # Errors
 /// Refused, when a disk is in use or the medium too small; failed, when a disk or the medium is
 /// gone or full. Then `<capture>.partial` is left, to be gone on with.
-pub fn run(request: &Request, log: &Log, report: &dyn Report) -> Result<Outcome> {
+pub fn run(request: &Request<'_>, log: &Log, report: &dyn Report) -> Result<Outcome> {
     if request.disks.is_empty() {
         return Err(Error::refused("no disk to capture"));
     }
@@ -135,7 +135,7 @@ pub fn run(request: &Request, log: &Log, report: &dyn Report) -> Result<Outcome>
     .chain(request.further.iter().cloned())
     .collect();
     let mut start = if request.options.resume {
-        Span::resume(&stores, name)?.ok_or_else(|| {
+        Span::resume(&stores, name, request.more.is_some())?.ok_or_else(|| {
             Error::refused(format!(
                 "there is no interrupted capture of {name} on {}",
                 media(&stores)
@@ -194,6 +194,9 @@ pub fn run(request: &Request, log: &Log, report: &dyn Report) -> Result<Outcome>
         &request.secrets,
     )?;
     plan.since(&request.disks, &earlier)?;
+    if start.span.number > 1 {
+        plan.begin_at(start.span.disk, start.span.byte);
+    }
     for line in plan.to_text().lines() {
         say!(report, "{line}");
     }
@@ -202,21 +205,29 @@ pub fn run(request: &Request, log: &Log, report: &dyn Report) -> Result<Outcome>
             warn!(report, "{}: {note}", disk.disk.path.display());
         }
     }
-    if let Err(error) = plan.refuse_if_too_large(&media(&stores)) {
-        let goes_on = match &request.more {
-            Some(more) => more.begin(&error.to_string())?,
-            None => false,
-        };
-        if !goes_on {
-            return Err(error);
+    // Whoever is asked for the next store at once need not be asked whether to begin.
+    let asked_at_once = request.more.is_some() && start.store >= stores.len();
+    match plan.refuse_if_too_large(&media(&stores)) {
+        Err(error) if !asked_at_once => {
+            let goes_on = match request.more {
+                Some(more) => more.begin(&error.to_string(), plan.missing())?,
+                None => false,
+            };
+            if !goes_on {
+                return Err(error);
+            }
         }
-    }
-    if plan.is_tight() {
-        warn!(
+        Ok(()) if plan.is_tight() && request.more.is_some() => say!(
+            report,
+            "The capture fits if the data compresses as its samples did; if it does not, it goes on \
+             on a further medium"
+        ),
+        Ok(()) if plan.is_tight() => warn!(
             report,
             "the capture fits if the data compresses as its samples did; if it does not, it will \
              end with a full medium and nothing will be lost but time"
-        );
+        ),
+        _ => {}
     }
 
     let disks = plan
@@ -251,7 +262,7 @@ fn media(stores: &[Store]) -> String {
 
 /// What is the same for all parts of a capture.
 struct Run<'a> {
-    request: &'a Request,
+    request: &'a Request<'a>,
     name: &'a str,
     stores: Vec<Store>,
     plan: &'a Plan,
@@ -262,10 +273,21 @@ struct Run<'a> {
 }
 
 impl Run<'_> {
+    /// What the medium of a part must have free.
+    fn least(&self, span: &Span) -> ByteLen {
+        let disk = self.plan.disks.get(span.disk);
+        let rest = disk.and_then(|disk| span.rest(&disk.map.extents));
+        let part = disk.map(|disk| {
+            let used = rest.as_ref().unwrap_or(&disk.map.extents);
+            (used, ByteLen(disk.disk.size_bytes))
+        });
+        span::least(part)
+    }
+
     /// Part by part, mostly one.
     fn all_parts(mut self, start: Start, begun: Option<Head>) -> Result<Outcome> {
         let report = self.report;
-        let more = self.request.more.as_ref();
+        let more = self.request.more;
         let (mut span, mut number) = (start.span, start.store);
         let mut interrupted = start.interrupted;
         let mut going_on = interrupted.is_some();
@@ -278,8 +300,42 @@ impl Run<'_> {
         loop {
             if number >= self.stores.len() {
                 let parts = span.number.saturating_sub(1);
-                let store = more.map_or(Ok(None), |more| more.next(parts))?;
+                let store = more.map_or(Ok(None), |more| more.next(parts, self.least(&span)))?;
+                let there = match &store {
+                    Some(store) => span.there(&store.path, self.name)?,
+                    None => There::Nothing,
+                };
                 self.stores.extend(store);
+                match there {
+                    There::Nothing => {}
+                    There::Interrupted(directory) => {
+                        if let Some(head) = resume::head(&directory.journal(span.disk))? {
+                            started = head.started()?;
+                        }
+                        (interrupted, going_on) = (Some(directory), true);
+                    }
+                    There::Whole(whole) => {
+                        let (manifest, json, directory) = *whole;
+                        say!(
+                            report,
+                            "Part {} is whole already, at {}",
+                            span.number,
+                            directory.display()
+                        );
+                        let bad = manifest.disks.iter().map(|disk| disk.bad_ranges.total().0);
+                        bad_bytes = bad.fold(bad_bytes, u64::saturating_add);
+                        if manifest.part.as_ref().is_none_or(|part| part.last) {
+                            return Ok(Outcome {
+                                directory,
+                                bad_bytes: ByteLen(bad_bytes),
+                            });
+                        }
+                        let medium = self.stores.get(number).map_or("", |store| &*store.medium);
+                        span = span.after(&manifest, &json, medium, &directory);
+                        number = number.saturating_add(1);
+                        continue;
+                    }
+                }
             }
             let Some(store) = self.stores.get(number) else {
                 return Err(Error::new(
@@ -294,7 +350,10 @@ impl Run<'_> {
                      with it",
                 ));
             };
-            let follows = more.is_some() || number.saturating_add(1) < self.stores.len();
+            // Disks are copied one after the other where a part may have to be cut; not for the mere
+            // possibility to ask.
+            let asked = more.is_some() && (span.number > 1 || self.plan.is_tight());
+            let follows = asked || number.saturating_add(1) < self.stores.len();
             let directory = match interrupted.take() {
                 Some(directory) => directory,
                 None => {

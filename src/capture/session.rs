@@ -29,7 +29,7 @@ const MOST_LOSSES_SHOWN: usize = 40;
 
 /// What a part is made of.
 pub(super) struct Session<'a> {
-    pub(super) request: &'a Request,
+    pub(super) request: &'a Request<'a>,
     pub(super) plan: &'a Plan,
     /// What an earlier capture has of each disk; empty without one.
     pub(super) earlier: &'a [Earlier],

@@ -34,17 +34,18 @@ impl Store {
 
 /// Who is asked for a further store when all that were named are full.
 pub trait More: std::fmt::Debug {
-    /// Whether to begin a capture that does not fit, for the reason `why`.
+    /// Whether to begin a capture that does not fit, for the reason `why`: about `missing` too much.
     ///
     /// # Errors
-    /// When nobody can be asked.
-    fn begin(&self, why: &str) -> Result<bool>;
+    /// When nobody can be asked, or there is nothing to ask for.
+    fn begin(&self, why: &str, missing: ByteLen) -> Result<bool>;
 
-    /// The next store, when `parts` are whole; none, if there is none.
+    /// The next store, when `parts` are whole, with at least `least` free; none, if there is none. The
+    /// stores of those parts are not used any more.
     ///
     /// # Errors
     /// When nobody can be asked.
-    fn next(&self, parts: u32) -> Result<Option<Store>>;
+    fn next(&self, parts: u32, least: ByteLen) -> Result<Option<Store>>;
 }
 
 /// Where a part begins, and what came before.
@@ -64,10 +65,21 @@ pub struct Span {
     earlier: Vec<EarlierPart>,
 }
 
+/// What a store has already of a part that is to go there.
+#[derive(Debug)]
+pub enum There {
+    /// Nothing.
+    Nothing,
+    /// An interrupted run's piece of it.
+    Interrupted(CaptureDir),
+    /// All of it: its manifest, the bytes of that, and where it is.
+    Whole(Box<(Manifest, Vec<u8>, PathBuf)>),
+}
+
 /// Where a run begins.
 #[derive(Debug)]
 pub struct Start {
-    /// The number of the store.
+    /// The number of the store; one more than there are, if somebody has to be asked for it.
     pub store: usize,
     /// The capture that is gone on with.
     pub interrupted: Option<CaptureDir>,
@@ -100,11 +112,12 @@ impl Span {
         }
     }
 
-    /// What an interrupted run left of a machine in the stores; nothing if it left nothing.
+    /// What an interrupted run left of a machine in the stores; nothing if it left nothing. `asked`
+    /// if somebody will be asked for a further store.
     ///
     /// # Errors
     /// When they cannot be read, or no store is left to go on in.
-    pub fn resume(stores: &[Store], name: &str) -> Result<Option<Start>> {
+    pub fn resume(stores: &[Store], name: &str, asked: bool) -> Result<Option<Start>> {
         for (number, store) in stores.iter().enumerate() {
             if let Some(interrupted) = CaptureDir::interrupted(&store.path, name)? {
                 let span = interrupted.part()?.unwrap_or_else(Self::first);
@@ -139,7 +152,7 @@ impl Span {
                 continue;
             }
             let next = number.saturating_add(1);
-            if next >= stores.len() {
+            if next >= stores.len() && !asked {
                 return Err(Error::refused(format!(
                     "the capture of {name} goes on behind part {} on {}, and no other store is named",
                     part.number, store.medium
@@ -162,6 +175,24 @@ impl Span {
             }));
         }
         Ok(None)
+    }
+
+    /// What a further store has of this part already.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn there(&self, store: &Path, name: &str) -> Result<There> {
+        if let Some(interrupted) = CaptureDir::interrupted(store, name)?
+            && let Some(other) = interrupted.part::<Self>()?
+            && (&other.set, other.number) == (&self.set, self.number)
+        {
+            return Ok(There::Interrupted(interrupted));
+        }
+        let whole = newest(store, name)?.filter(|(manifest, _, _)| {
+            let part = manifest.part.as_ref();
+            part.is_some_and(|part| (&part.set, part.number) == (&self.set, self.number))
+        });
+        Ok(whole.map_or(There::Nothing, |whole| There::Whole(Box::new(whole))))
     }
 
     /// Takes over which disks are captured, or refuses others than those of the parts before.
@@ -280,8 +311,21 @@ pub fn within(used: &ExtentList, from: u64, to: u64) -> ExtentList {
     window.map_or_else(ExtentList::new, |window| used.within(window).collect())
 }
 
+/// The number of the part with which the newest whole capture of a machine in a store ends, where it
+/// goes on elsewhere; nothing if it does not.
+///
+/// # Errors
+/// When the store cannot be read.
+pub fn goes_on_elsewhere(store: &Path, name: &str) -> Result<Option<u32>> {
+    let part = newest(store, name)?.and_then(|(manifest, _, _)| manifest.part);
+    Ok(part.filter(|part| !part.last).map(|part| part.number))
+}
+
 /// What is kept free on a medium for the log, and for the regions of the manifest.
 const KEPT_BYTES: u64 = 4 << 20;
+
+/// A part that holds less than that is not worth another medium.
+const WORTH_BYTES: u64 = 32 << 20;
 
 /// What a chunk takes in the manifest (its digest), and in the journal besides (its clusters).
 const MANIFEST_BYTES: u64 = 70;
@@ -303,6 +347,13 @@ pub fn limit<'a>(free: ByteLen, disks: impl Iterator<Item = (&'a ExtentList, Byt
             .saturating_add(count(used.len()).saturating_mul(EXTENT_BYTES));
     }
     ByteLen(free.0.saturating_sub(kept).saturating_sub(journal))
+}
+
+/// How much a medium must have free to be worth its while for a part of `disk`, of which there is so
+/// much in use.
+pub fn least(disk: Option<(&ExtentList, ByteLen)>) -> ByteLen {
+    let kept = u64::MAX.saturating_sub(limit(ByteLen(u64::MAX), disk.into_iter()).0);
+    ByteLen(kept.saturating_add(WORTH_BYTES))
 }
 
 /// The newest whole capture of a machine.

@@ -68,7 +68,7 @@ pub fn from_kernel(command_line: &Cmdline) -> Vec<String> {
 }
 
 fn is_flag(key: &str) -> bool {
-    matches!(key, "unattended" | "no-verify" | "passphrase")
+    matches!(key, "unattended" | "no-verify" | "passphrase" | "span")
 }
 
 #[cfg(test)]

@@ -141,6 +141,9 @@ pub struct AnswerArgs {
     /// What to do with the machine after an unattended run
     #[arg(long, value_enum, default_value_t)]
     pub after: After,
+    /// Go on on further Haulier sticks that are plugged in, when the first one is full
+    #[arg(long)]
+    pub span: bool,
     /// What is captured and how.
     #[command(flatten)]
     pub capture: CaptureOptions,

@@ -199,7 +199,7 @@ fn capture(to: Vec<PathBuf>, options: CaptureOptions) -> Result<Exit> {
         store: store.path,
         further: stores.collect(),
         more: (stdin().is_terminal() && stderr().is_terminal() && options.since.is_none())
-            .then(|| Box::new(AskOnTerminal) as Box<dyn More>),
+            .then_some(&AskOnTerminal as &dyn More),
         secrets: secrets(&options.keys)?,
         options,
     };
@@ -230,15 +230,15 @@ impl AskOnTerminal {
 }
 
 impl More for AskOnTerminal {
-    fn begin(&self, why: &str) -> Result<bool> {
+    fn begin(&self, why: &str, missing: ByteLen) -> Result<bool> {
         let question = format!(
-            "\n{why}\nIt can be captured in parts: when one medium is full, you are asked for the next \
+            "\n{why}\nAbout {missing} are missing. It can be captured in parts: when one medium is full, you are asked for the next \
              one.\nType yes to begin: "
         );
         Ok(Self::ask(&question)? == "yes")
     }
 
-    fn next(&self, parts: u32) -> Result<Option<Store>> {
+    fn next(&self, parts: u32, least: ByteLen) -> Result<Option<Store>> {
         loop {
             let typed = Self::ask(&format!(
                 "\n{parts} part(s) are whole, and their media are full. Plug in the next one, mount it, \
@@ -248,10 +248,17 @@ impl More for AskOnTerminal {
             if typed.is_empty() {
                 return Ok(None);
             }
-            if path.is_dir() {
-                return Ok(Some(Store::at(path)));
-            }
-            let _ = Term::stderr().write_line(&format!("{typed} is not a directory"));
+            let refusal = if !path.is_dir() {
+                format!("{typed} is not a directory")
+            } else {
+                match capture::free_space(&path)? {
+                    free if free < least => {
+                        format!("{typed} has {free} free, and a part needs at least {least}")
+                    }
+                    _ => return Ok(Some(Store::at(path))),
+                }
+            };
+            let _ = Term::stderr().write_line(&refusal);
         }
     }
 }

@@ -8,7 +8,7 @@
 use super::cmdline::Cmdline;
 use super::disks::{self, WholeDisk};
 use super::renamed::{self, Wanted};
-use super::table::{Copies, Geometry};
+use super::table::{Copies, Geometry, Table};
 use crate::device::{DiskIdentity, ioctl, sysfs};
 use crate::error::{Error, Kind, Result};
 use crate::units::ByteLen;
@@ -33,11 +33,22 @@ pub(super) struct Guids {
     pub(super) esp_number: u32,
 }
 
-/// The disk that we booted from. Only [`identify`] and [`Stick::find_again`] make one, so holding
-/// it is the proof; what writes proves it again on the open device.
+/// What a stick is to this run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Role {
+    /// The server booted from it.
+    Booted,
+    /// A capture goes on on it.
+    Further,
+}
+
+/// The disk that we booted from, or a further stick. Only [`identify`], [`super::further()`] and
+/// [`Stick::find_again`] make one, so holding it is the proof; what writes proves it again on the open
+/// device.
 #[derive(Debug)]
 pub struct Stick {
     disk: WholeDisk,
+    role: Role,
     /// They change once, when the data partition is made.
     guids: Mutex<Guids>,
 }
@@ -96,8 +107,12 @@ pub(super) struct Candidate {
 }
 
 impl Candidate {
+    pub(super) fn table(&self) -> Option<&Table> {
+        self.copies.as_ref().ok()?.table()
+    }
+
     fn guids(&self, esp: Uuid) -> Option<Guids> {
-        let table = self.copies.as_ref().ok()?.table()?;
+        let table = self.table()?;
         let (esp_number, partition) = table.by_guid(esp)?;
         (partition.part_type_guid.guid == gpt::partition_types::EFI.guid).then_some(Guids {
             disk: table.disk_guid,
@@ -133,10 +148,9 @@ fn choose(wanted: Wanted, candidates: Vec<Candidate>) -> Result<Stick> {
         .map(|candidate| (candidate.guids(esp), candidate))
         .partition(|(guids, _)| guids.is_some());
     match (ours.pop(), ours.is_empty()) {
-        (Some((Some(guids), candidate)), true) => Ok(Stick {
-            disk: candidate.disk,
-            guids: Mutex::new(guids),
-        }),
+        (Some((Some(guids), candidate)), true) => {
+            Ok(Stick::new(candidate.disk, guids, Role::Booted))
+        }
         (Some((_, last)), false) => {
             let mut names: Vec<_> = ours
                 .iter()
@@ -200,6 +214,18 @@ fn open(disk: &WholeDisk, flags: OFlags) -> Result<File> {
 }
 
 impl Stick {
+    pub(super) fn new(disk: WholeDisk, guids: Guids, role: Role) -> Self {
+        Self {
+            disk,
+            role,
+            guids: Mutex::new(guids),
+        }
+    }
+
+    pub(super) fn role(&self) -> Role {
+        self.role
+    }
+
     /// What it is: path, model, serial, size.
     pub fn identity(&self) -> &DiskIdentity {
         &self.disk.identity
@@ -248,9 +274,8 @@ impl Stick {
     pub(super) fn prove_on(&self, file: &mut File) -> Result<Copies> {
         let copies = Copies::read(file, Geometry::of(self.identity())?);
         let guids = *self.guids();
-        let is_ours = |table: &super::table::Table| {
-            table.disk_guid == guids.disk && table.by_guid(guids.esp).is_some()
-        };
+        let is_ours =
+            |table: &Table| table.disk_guid == guids.disk && table.by_guid(guids.esp).is_some();
         if copies.table().is_some_and(is_ours) {
             return Ok(copies);
         }
@@ -260,7 +285,7 @@ impl Stick {
             guids.disk,
             guids.esp
         ))
-        .advise("Plug the stick in again that the server booted from"))
+        .advise("Plug the same stick in again"))
     }
 
     /// Opens the stick for writing: the only place of the program where a disk is. Nobody else may
@@ -338,6 +363,15 @@ impl Stick {
         }
     }
 
+    /// PID 1 of the appliance write-protects every disk that appears. Lifting that of a stick that was
+    /// just plugged in would be undone: lets PID 1 go first.
+    pub(super) fn wait_for_protection(&self) {
+        let until = Instant::now() + GRACE;
+        while !self.is_protected() && Instant::now() < until {
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
     fn is_protected(&self) -> bool {
         sysfs::attribute(&self.disk.sysfs.join("ro")).as_deref() == Some("1")
     }
@@ -356,7 +390,9 @@ impl Stick {
             now: guids.esp,
             before: None,
         };
-        choose(wanted, ours).map(Some)
+        let mut stick = choose(wanted, ours)?;
+        stick.role = self.role;
+        Ok(Some(stick))
     }
 }
 

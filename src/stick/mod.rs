@@ -1,4 +1,5 @@
-//! The stick that we booted from: the only disk that Haulier ever writes.
+//! The stick that we booted from, and the further ones that a capture goes on on: the only disks that
+//! Haulier ever writes.
 //!
 //! In: the kernel command line (`haulier.boot=`) and the disks of this machine. Out: a [`Stick`],
 //! which exists only once proven, and its data partition, mounted ([`MountedStore`]). Whatever
@@ -17,11 +18,13 @@
 //! | `content` | what a partition holds: our filesystem, zeros, something else |
 //! | `format` | mke2fs and e2fsck |
 //! | `mount` | the data partition in the file tree; the answer file on the ESP |
-//! | `sources` | every other disk |
+//! | `further` | other Haulier sticks, on which a capture can go on |
+//! | `sources` | every disk that is no stick |
 
 mod content;
 mod disks;
 mod format;
+mod further;
 mod identify;
 mod layout;
 mod mount;
@@ -34,6 +37,7 @@ mod testing;
 
 pub mod cmdline;
 
+pub use further::{Further, Seen, further, seen};
 pub use identify::{Stick, boot_partuuid, identify, is_present};
 pub use mount::{MountedStore, STORE_PATH, Space, answers, open_store, secrets};
 pub use sources::source_disks;

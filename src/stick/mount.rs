@@ -4,7 +4,7 @@
 
 use super::content::{self, Content};
 use super::format;
-use super::identify::Stick;
+use super::identify::{Role, Stick};
 use super::layout::State;
 use super::partition::{self, Node};
 use crate::error::{Error, Kind, Result};
@@ -21,8 +21,13 @@ use std::path::{Component, Path, PathBuf};
 
 /// Where the data partition is mounted.
 pub const STORE_PATH: &str = "/run/haulier/store";
+/// Where that of a further stick is: the capture goes on there.
+const FURTHER_PATH: &str = "/run/haulier/further";
 const ESP_PATH: &str = "/run/haulier/esp";
 const ANSWER_FILE: &str = "haulier.toml";
+/// What every image has on its ESP: the digests of the system, and the system.
+const SYSTEM_SUMS: &str = "slot-a/SHA256SUMS";
+const SYSTEM_FILES: [&str; 2] = ["vmlinuz", "initrd.img"];
 /// An answer file is a page or two; more is a mistake.
 const LONGEST_ANSWERS: u64 = 64 << 10;
 
@@ -50,14 +55,18 @@ pub struct Space {
 /// `Refused` when the stick has no room, is write-protected or in use, or its third partition is
 /// not ours; `Corrupt` when the filesystem needs a person to repair it.
 pub fn open_store(stick: &Stick, report: &dyn Report) -> Result<MountedStore> {
+    let path = Path::new(match stick.role() {
+        Role::Booted => STORE_PATH,
+        Role::Further => FURTHER_PATH,
+    });
     let store = MountedStore {
-        path: STORE_PATH.into(),
+        path: path.into(),
         stick: stick.describe(),
     };
-    match mounted_device(Path::new(STORE_PATH))? {
+    match mounted_device(path)? {
         Some(device) if is_data_partition(stick, device) => return Ok(store),
         // Of a stick that was pulled out: nothing can be saved through it any more.
-        Some(_) => detach(Path::new(STORE_PATH))?,
+        Some(_) => detach(path)?,
         None => {}
     }
     // While this is open, neither the number nor the name of the device can pass to another disk,
@@ -73,13 +82,7 @@ pub fn open_store(stick: &Stick, report: &dyn Report) -> Result<MountedStore> {
     }
     // Where nothing had to be prepared, the protection is lifted all the same.
     stick.set_writable()?;
-    mount(
-        &node.path,
-        Path::new(STORE_PATH),
-        "ext4",
-        MountFlags::NOATIME,
-    )
-    .map_err(|e| e.on(stick.describe()))?;
+    mount(&node.path, path, "ext4", MountFlags::NOATIME).map_err(|e| e.on(stick.describe()))?;
     Ok(store)
 }
 
@@ -221,6 +224,34 @@ pub fn secrets(stick: &Stick, names: &[PathBuf]) -> Result<Secrets> {
             secrets.append(Secrets::from_key_file(&folder.join(name))?);
         }
         Ok(secrets)
+    })
+}
+
+/// Proves by the ESP of a further stick that it holds Haulier: a table alone can be copied.
+///
+/// # Errors
+/// `Refused` when the system is not there; when it cannot be read.
+pub(super) fn refuse_without_system(stick: &Stick) -> Result<()> {
+    with_esp(stick, |folder| {
+        let sums = std::fs::read_to_string(folder.join(SYSTEM_SUMS)).unwrap_or_default();
+        let slot = Path::new(SYSTEM_SUMS).parent().unwrap_or(Path::new(""));
+        let named = |file: &str| sums.lines().any(|line| line.ends_with(file));
+        let is_there = |file: &str| {
+            let found = std::fs::metadata(folder.join(slot).join(file));
+            found.is_ok_and(|found| found.is_file() && found.len() > 0)
+        };
+        if SYSTEM_FILES
+            .iter()
+            .all(|file| named(file) && is_there(file))
+        {
+            return Ok(());
+        }
+        Err(
+            Error::refused("Haulier's own system is missing on its first partition").advise(
+                "Nothing was written to it. Write the image to it again, or use another Haulier \
+                 stick",
+            ),
+        )
     })
 }
 

@@ -8,7 +8,7 @@
 
 use super::content::{self, Content};
 use super::disks::{devnum, number};
-use super::identify::{Guids, Stick};
+use super::identify::{Guids, Role, Stick};
 use super::layout::{self, DATA_NAME, DATA_NAME_NEW, DATA_NUMBER, State};
 use super::renamed;
 use super::table::{self, Copies, Geometry, Medium, Table};
@@ -149,10 +149,11 @@ fn rename_and_write(
 ) -> Result<()> {
     let number = stick.guids().esp_number;
     let esp = esp_guid(table, number)?;
-    let record = Path::new(renamed::PATH);
-    renamed::plan(record, esp)?;
+    // The record says by which name the stick is known that we booted from, and none other.
+    let record = (stick.role() == Role::Booted).then_some(Path::new(renamed::PATH));
+    record.map_or(Ok(()), |record| renamed::plan(record, esp))?;
     table::write(file, table, geometry).map_err(|e| e.on(stick.describe()))?;
-    renamed::written(record, esp)?;
+    record.map_or(Ok(()), |record| renamed::written(record, esp))?;
     *stick.guids() = Guids {
         disk: table.disk_guid,
         esp,

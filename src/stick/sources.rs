@@ -2,8 +2,8 @@
 
 #![forbid(unsafe_code)]
 
-use super::identify::{Candidate, Stick, candidates};
-use super::layout::NAMES;
+use super::further::is_haulier_stick;
+use super::identify::{Stick, candidates};
 use crate::error::Result;
 use crate::report::Report;
 use crate::warn;
@@ -32,19 +32,4 @@ pub fn source_disks(stick: &Stick, report: &dyn Report) -> Result<Vec<PathBuf>> 
         sources.push(identity.path.clone());
     }
     Ok(sources)
-}
-
-/// By the names that Haulier gives its partitions, in either copy of the table.
-fn is_haulier_stick(candidate: &Candidate) -> bool {
-    candidate
-        .copies
-        .as_ref()
-        .ok()
-        .and_then(|copies| copies.table())
-        .is_some_and(|table| {
-            table
-                .partitions
-                .values()
-                .any(|partition| partition.name.starts_with(NAMES))
-        })
 }

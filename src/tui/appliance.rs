@@ -1,6 +1,7 @@
 //! The appliance's console: from the stick that we booted from to the end of a capture.
 
 use super::console::Consoles;
+use super::sticks::Sticks;
 use crate::capture::{self, Outcome, Request};
 use crate::cli::answers;
 use crate::cli::args::{After, AnswerArgs, ApplianceArgs, CaptureOptions};
@@ -202,7 +203,7 @@ impl Appliance<'_> {
         {
             return leave(after);
         }
-        self.write(stick, machine, choice, answers.unattended)
+        self.write(stick, machine, choice, answers)
     }
 
     /// Until Enter: the choice is then made. Or what to do with the machine instead of a capture.
@@ -380,35 +381,47 @@ impl Appliance<'_> {
         stick: &Stick,
         machine: Machine,
         choice: Choice,
-        unattended: bool,
+        answers: &AnswerArgs,
     ) -> Result<Outcome> {
         let store = stick::open_store(stick, self.lines)?;
+        let path = store.path().to_owned();
         let bars = Bars::new(self.consoles.clone());
         let plain = PlainLines::new(self.consoles.clone());
-        let shown: &dyn Report = if unattended { &plain } else { &bars };
+        let shown: &dyn Report = if answers.unattended { &plain } else { &bars };
         let report = Tee(vec![shown, self.log]);
+        let sources = choice.disks.iter().map(|disk| disk.identity().path.clone());
+        let sticks = Sticks::new(
+            self.consoles,
+            &report,
+            stick,
+            store,
+            sources.collect(),
+            answers.unattended,
+        )?;
+        // A second pass lies beside what it builds on.
+        let spans = choice.options.since.is_none() && (answers.span || !answers.unattended);
         let mut request = Request {
             machine,
             disks: choice.disks,
-            store: store.path().to_owned(),
+            store: path,
             further: Vec::new(),
-            more: None,
+            more: spans.then_some(&sticks),
             medium: format!("the stick {}", stick.describe()),
             secrets: choice.secrets,
             options: choice.options,
         };
-        match self.run(&mut request, &report) {
+        match self.run(&mut request, &sticks, &report) {
             Ok(outcome) => {
-                store.unmount()?;
+                sticks.close()?;
+                sticks.say_where();
                 Ok(outcome)
             }
-            Err(error) if !stick.is_there() => {
-                // What it says of a filesystem without a disk under it helps nobody.
-                let _ = store.abandon();
-                Err(self.after_pull(stick, error))
+            Err(error) if !sticks.is_there() => {
+                sticks.abandon();
+                Err(sticks.with_current(|stick| self.after_pull(stick, error)))
             }
             Err(error) => {
-                if let Err(also) = store.unmount() {
+                if let Err(also) = sticks.close() {
                     warn!(self.lines, "{also}");
                 }
                 Err(error)
@@ -417,19 +430,40 @@ impl Appliance<'_> {
     }
 
     /// Goes on with what an interrupted run left of this machine on the stick, or else begins.
-    fn run(&self, request: &mut Request, report: &dyn Report) -> Result<Outcome> {
+    fn run(
+        &self,
+        request: &mut Request<'_>,
+        sticks: &Sticks<'_>,
+        report: &dyn Report,
+    ) -> Result<Outcome> {
         let options = &mut request.options;
         let name = options.name.as_deref().unwrap_or(&request.machine.name);
-        if options.resume || CaptureDir::interrupted(&request.store, name)?.is_none() {
+        if options.resume {
             return capture::run(request, self.log, report);
         }
-        say!(
-            report,
-            "An interrupted capture of this machine is on the stick: going on with it"
-        );
-        options.resume = true;
+        if CaptureDir::interrupted(&request.store, name)?.is_some() {
+            say!(
+                report,
+                "An interrupted capture of this machine is on the stick: going on with it"
+            );
+            options.resume = true;
+        } else if request.more.is_some()
+            && let Some(part) = capture::goes_on_elsewhere(&request.store, name)?
+        {
+            say!(
+                report,
+                "Part {part} of a capture of {name} is whole on this stick, and part {} is on another \
+                 one, or still to be written",
+                part.saturating_add(1)
+            );
+            options.resume = sticks.ask_to_go_on()?;
+        }
         match capture::run(request, self.log, report) {
-            Err(error) if error.kind() == Kind::Refused => {
+            Err(error)
+                if error.kind() == Kind::Refused
+                    && request.options.resume
+                    && !sticks.is_stopped() =>
+            {
                 warn!(report, "{error}");
                 say!(report, "So it is captured from the beginning");
                 request.options.resume = false;

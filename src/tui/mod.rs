@@ -8,3 +8,4 @@
 
 pub mod appliance;
 pub mod console;
+mod sticks;
