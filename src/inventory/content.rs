@@ -24,11 +24,16 @@ impl Machine {
             disk.hidden_area = answers.hidden_area;
         }
         // A stick's own system is not the machine's.
-        let own = self
+        let own: Vec<&DiskBoot> = self
             .disks
             .iter()
             .filter(|disk| disk.bus != Bus::Usb && !disk.removable)
-            .filter_map(|disk| disk.boot.as_ref());
+            .filter_map(|disk| disk.boot.as_ref())
+            .collect();
+        // No disk that could be read is no verdict about disks.
+        if own.is_empty() {
+            return;
+        }
         let (installed, why) = boot::verdict(own, &self.entry_paths());
         self.firmware.installed = installed;
         self.firmware.installed_why = Some(why);

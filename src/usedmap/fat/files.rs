@@ -153,7 +153,7 @@ fn entries(bytes: &[u8]) -> Vec<Entry> {
             _ if attributes & VOLUME_ID != 0 => long.clear(),
             first => {
                 let name = if long.is_empty() {
-                    short_name(&read_array::<11>(raw, 0))
+                    short_name(&read_array::<11>(raw, 0), read_u8(raw, 0x0C))
                 } else {
                     String::from_utf16_lossy(&long)
                 };
@@ -174,13 +174,21 @@ fn entries(bytes: &[u8]) -> Vec<Entry> {
     entries
 }
 
-/// `GRUBX64 EFI` is `GRUBX64.EFI`.
-fn short_name(raw: &[u8; 11]) -> String {
+/// `GRUBX64 EFI` is `GRUBX64.EFI`. Bits 3 and 4 of `DIR_NTRes` say that the name and its extension are
+/// meant in lower case, which Windows, Linux and mtools write instead of a long name.
+fn short_name(raw: &[u8; 11], case: u8) -> String {
     let (base, extension) = raw.split_at(8);
-    let text = |part: &[u8]| String::from_utf8_lossy(part).trim_end().to_owned();
-    match text(extension) {
-        extension if extension.is_empty() => text(base),
-        extension => format!("{}.{extension}", text(base)),
+    let text = |part: &[u8], bit: u8| {
+        let text = String::from_utf8_lossy(part).trim_end().to_owned();
+        if case & bit == 0 {
+            text
+        } else {
+            text.to_lowercase()
+        }
+    };
+    match text(extension, 0x10) {
+        extension if extension.is_empty() => text(base, 0x08),
+        extension => format!("{}.{extension}", text(base, 0x08)),
     }
 }
 
