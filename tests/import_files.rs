@@ -120,7 +120,7 @@ fn an_inventory_of_a_newer_version_is_refused_by_its_version() {
     let dir = tempfile::tempdir().unwrap();
     let (machine, capture) = sata_server(dir.path());
     let newer = Machine {
-        version: 2,
+        version: haulier::inventory::VERSION + 1,
         ..machine
     };
     write_machine(&capture, newer.to_json().as_bytes());

@@ -227,3 +227,19 @@ fn the_screen_has_at_most_79_columns_and_24_lines_whatever_vendors_write() {
     }
     assert!(text.contains("more"), "{text}");
 }
+
+#[test]
+fn version_1_is_read_and_a_newer_one_refused_with_a_sentence() {
+    let read = |version: u32| {
+        let json = format!(
+            r#"{{"version":{version},"name":"old","disks":[{{"name":"sda","bus":"sata"}}]}}"#
+        );
+        Machine::from_json(json.as_bytes())
+    };
+    let old = read(1).unwrap();
+    assert_eq!(old.disks[0].boot, None);
+    assert_eq!(old.firmware.installed, None);
+    let error = read(3).unwrap_err().to_string();
+    assert!(error.contains("version 3"), "{error}");
+    assert!(read(0).is_err());
+}

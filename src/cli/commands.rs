@@ -82,7 +82,8 @@ fn report() -> Box<dyn Report> {
 }
 
 fn inventory(json: bool) -> Result<Exit> {
-    let machine = Machine::read(Path::new("/"));
+    let mut machine = Machine::read(Path::new("/"));
+    machine.look_at_disks();
     if json {
         print_json(&machine)?
     } else {
@@ -193,7 +194,11 @@ fn capture(to: Vec<PathBuf>, options: CaptureOptions) -> Result<Exit> {
         .next()
         .ok_or_else(|| Error::refused("no store was named"))?;
     let request = Request {
-        machine: Machine::read(Path::new("/")),
+        machine: {
+            let mut machine = Machine::read(Path::new("/"));
+            machine.look_at_disks();
+            machine
+        },
         disks: open_disks(&options)?,
         medium: store.medium,
         store: store.path,

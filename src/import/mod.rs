@@ -13,7 +13,7 @@ mod qemu;
 
 use crate::device::ReadAt;
 use crate::error::{Error, Kind, Result};
-use crate::inventory::{FirmwareKind, Machine};
+use crate::inventory::{DiskBoot, FirmwareKind, Machine};
 use crate::qcow2::Reader;
 use crate::report::{Progress, Report};
 use crate::store::{CaptureFiles, Digest, DiskRecord, FileDigest, Manifest};
@@ -66,7 +66,7 @@ pub struct Options {
     pub name: Option<String>,
     /// One kind of controller for all disks.
     pub disk_bus: Option<DiskBus>,
-    /// A firmware other than the recorded one.
+    /// A firmware other than the one that the disks or the inventory tell of.
     pub firmware: Option<FirmwareKind>,
 }
 
@@ -131,8 +131,30 @@ impl<'a> Capture<'a> {
                 source: record.source.clone(),
             });
         }
-        let firmware = options.firmware.unwrap_or(machine.firmware.kind);
+        // The images have the first word: a capture of an older program has no other, and one of
+        // image files neither.
+        let boots: Vec<DiskBoot> = manifest
+            .disks
+            .iter()
+            .zip(&merged)
+            .filter_map(|(record, part)| {
+                let sector = record.source.logical_sector_bytes;
+                match part {
+                    Some(part) => DiskBoot::look(&part.disk, sector).ok(),
+                    None => {
+                        let image = files.open(&record.file).and_then(Reader::open).ok()?;
+                        DiskBoot::look(&image, sector).ok()
+                    }
+                }
+            })
+            .collect();
+        let (seen, note) = machine.firmware_for(&boots);
+        let firmware = options.firmware.unwrap_or(seen);
         let mut plan = VmPlan::with_firmware(&machine, &disks, firmware);
+        if options.firmware.is_none() {
+            plan.notes
+                .extend(note.map(|note| format!("{note} (--firmware takes the other)")));
+        }
         if firmware == FirmwareKind::Bios {
             let images = manifest.disks.iter().zip(&merged);
             plan = plan.with_boot_first(|disk| {

@@ -1,5 +1,10 @@
 //! The disks, from `/sys/block`.
 
+use super::boot::DiskBoot;
+use super::controller::{self, Controller};
+use super::health::{HiddenArea, Smart};
+use super::multipath;
+use super::raid::RaidMember;
 use super::sysroot::{SysRoot, link_name, number};
 use crate::device::sysfs;
 use serde::{Deserialize, Serialize};
@@ -79,6 +84,18 @@ pub struct DiskInfo {
     /// Its place in the machine: the path below `/sys/devices`, the same at each boot as long as
     /// nothing is plugged elsewhere, but for the kernel's counters in it.
     pub topology: Option<String>,
+    /// The PCI function of the controller.
+    pub controller: Option<Controller>,
+    /// All kernel names of a disk that is reached by several paths; empty for any other.
+    pub paths: Vec<String>,
+    /// How its system is started; `None` where that was not looked at or could not be read.
+    pub boot: Option<DiskBoot>,
+    /// What RAID it or its partitions are members of.
+    pub raid: Vec<RaidMember>,
+    /// Its own word on its health.
+    pub smart: Option<Smart>,
+    /// Sectors that it hides; `None` where it cannot.
+    pub hidden_area: Option<HiddenArea>,
 }
 
 impl DiskInfo {
@@ -88,10 +105,11 @@ impl DiskInfo {
     }
 }
 
-/// All disks, in the kernel's order. What is no disk of the machine is left out: loop, RAM, device
+/// All disks, in the kernel's order, each once. What is no disk of the machine is left out: loop, RAM, device
 /// mapper and md devices, optical and floppy drives, hidden paths of NVMe multipath, eMMC boot areas.
 pub(super) fn read(root: &SysRoot) -> Vec<DiskInfo> {
-    root.entries("/sys/block")
+    let disks = root
+        .entries("/sys/block")
         .into_iter()
         .filter(|(name, _)| {
             !(name.starts_with("sr")
@@ -100,7 +118,8 @@ pub(super) fn read(root: &SysRoot) -> Vec<DiskInfo> {
                 || name.contains("rpmb"))
         })
         .filter_map(|(name, link)| disk(root, name, &root.device(&link)?))
-        .collect()
+        .collect();
+    multipath::collapse(disks)
 }
 
 fn disk(root: &SysRoot, name: String, dir: &Path) -> Option<DiskInfo> {
@@ -133,6 +152,8 @@ fn disk(root: &SysRoot, name: String, dir: &Path) -> Option<DiskInfo> {
             .strip_prefix("/sys/devices")
             .ok()
             .map(|path| path.display().to_string()),
+        controller: controller::of_disk(root, dir),
+        ..DiskInfo::default()
     })
 }
 

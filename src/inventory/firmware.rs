@@ -51,6 +51,10 @@ impl fmt::Display for FirmwareKind {
 pub struct Firmware {
     /// Which one booted us.
     pub kind: FirmwareKind,
+    /// Which one starts the installed system, by its disks; `None` where they do not tell.
+    pub installed: Option<FirmwareKind>,
+    /// What that was seen by.
+    pub installed_why: Option<String>,
     /// Whether Secure Boot is enforced; `None` where that cannot be read.
     pub secure_boot: Option<bool>,
     /// Whether the firmware is in setup mode (no platform key).
@@ -109,6 +113,8 @@ impl Firmware {
         let order = variable(root, "BootOrder", GLOBAL);
         let mut firmware = Self {
             kind: FirmwareKind::Uefi,
+            installed: None,
+            installed_why: None,
             secure_boot: flag("SecureBoot"),
             setup_mode: flag("SetupMode"),
             boot_current: number("BootCurrent"),

@@ -1,35 +1,51 @@
-//! What a machine is. In: `/sys` and `/proc`. Out: [`Machine`], which is the file `machine.json` of
+//! What a machine is. In: `/sys` and `/proc`, and what its disks hold and answer. Out: [`Machine`], which is the file `machine.json` of
 //! a capture and what the VM is made from (docs/machine-json.md).
 //!
 //! Nothing here fails: a firmware that says nothing, a file that only root may read or a kernel
 //! without the feature leave a `None`, because an inventory with a gap is worth more than none.
 
+pub mod boot;
+mod clock;
+mod content;
+mod controller;
 mod cpu;
 pub mod device_path;
 mod disks;
 mod firmware;
+mod health;
+mod multipath;
 mod name;
+mod netname;
 mod nics;
+mod raid;
 mod smbios;
 mod sysroot;
 mod text;
+mod tpm;
 
+pub use boot::DiskBoot;
+pub use clock::{RtcBasis, RtcClock};
+pub use controller::Controller;
 pub use cpu::Cpu;
 pub use disks::{Bus, DiskInfo};
 pub use firmware::{
     BootEntry, EfiVariable, Firmware, FirmwareKind, GLOBAL, LoadOption, SECURITY_DATABASE,
 };
+pub use health::{HiddenArea, Smart};
 pub(crate) use name::slug;
-pub use nics::{NicInfo, PciInfo};
+pub use netname::NameCandidates;
+pub use nics::{NicInfo, PciInfo, PciKind};
+pub use raid::RaidMember;
 pub use smbios::Smbios;
+pub use tpm::Tpm;
 
 use crate::error::{Error, Kind, Result};
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 use sysroot::SysRoot;
 
-/// The schema that this program writes and reads.
-pub const VERSION: u32 = 1;
+/// The schema that this program writes. It reads all from 1 on: what is missing there is `None`.
+pub const VERSION: u32 = 2;
 
 /// A machine as it was found.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -58,6 +74,8 @@ pub struct Machine {
     pub tpm: Option<Tpm>,
     /// What its hardware clock counts; `None` where that is not known.
     pub rtc: Option<RtcBasis>,
+    /// What its hardware clock says.
+    pub rtc_clock: Option<RtcClock>,
     /// Disks in the kernel's order, the stick among them.
     #[serde(default)]
     pub disks: Vec<DiskInfo>,
@@ -67,7 +85,14 @@ pub struct Machine {
     /// PCI functions.
     #[serde(default)]
     pub pci: Vec<PciInfo>,
+    /// The installed system; not looked at yet, so always `None`.
+    #[serde(default)]
+    pub installed: Option<Installed>,
 }
+
+/// What the installed system says of itself: no member yet.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Installed {}
 
 /// How much memory there is.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -84,23 +109,6 @@ impl Memory {
     pub fn bytes(&self) -> Option<u64> {
         self.installed_bytes.or(self.usable_bytes)
     }
-}
-
-/// A trusted platform module. Its keys cannot be carried: what is sealed with it stays behind.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Tpm {
-    /// `2.0` or `1.2`
-    pub version: Option<String>,
-}
-
-/// What a hardware clock counts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum RtcBasis {
-    /// UTC, as all but Windows do.
-    Utc,
-    /// Local time.
-    Localtime,
 }
 
 impl Machine {
@@ -124,13 +132,20 @@ impl Machine {
                 usable_bytes: usable_memory(&root),
             },
             firmware: Firmware::read(&root),
-            tpm: tpm(&root),
-            rtc: rtc(&root),
+            tpm: tpm::read(&root),
+            rtc: clock::basis(&root),
+            rtc_clock: clock::read(&root),
             disks: disks::read(&root),
             pci: nics::read_pci(&root),
+            installed: None,
             smbios,
             nics,
         }
+    }
+
+    /// What hides disks from this list, each a sentence.
+    pub fn warnings(&self) -> Vec<String> {
+        controller::without_driver(&self.pci)
     }
 
     /// Reads a `machine.json`.
@@ -150,12 +165,17 @@ impl Machine {
             .because(error)
         };
         let Version { version } = serde_json::from_slice(json).map_err(reading)?;
-        if version != VERSION {
+        if version > VERSION {
             return Err(Error::new(
                 Kind::Unsupported,
-                format!("machine.json has version {version}, this program knows {VERSION}"),
+                format!("machine.json has version {version}, this program knows 1 to {VERSION}"),
             )
             .advise("Use the haulier that wrote it, or a newer one"));
+        }
+        if version == 0 {
+            return Err(Error::corrupt(
+                "machine.json has version 0, which never was",
+            ));
         }
         serde_json::from_slice(json).map_err(reading)
     }
@@ -180,25 +200,4 @@ fn usable_memory(root: &SysRoot) -> Option<u64> {
     let line = meminfo.lines().find(|line| line.starts_with("MemTotal:"))?;
     let kib: u64 = line.split_whitespace().nth(1)?.parse().ok()?;
     kib.checked_mul(1024)
-}
-
-fn tpm(root: &SysRoot) -> Option<Tpm> {
-    root.path("/sys/class/tpm/tpm0").exists().then(|| Tpm {
-        version: root
-            .text("/sys/class/tpm/tpm0/tpm_version_major")
-            .map(|major| match major.as_str() {
-                "1" => "1.2".to_owned(),
-                _ => format!("{major}.0"),
-            }),
-    })
-}
-
-/// From hwclock's file: on a stick it is missing, because only the installed system knows.
-fn rtc(root: &SysRoot) -> Option<RtcBasis> {
-    // adjtime_config(5): the third line.
-    match root.lines("/etc/adjtime")?.lines().nth(2)?.trim() {
-        "UTC" => Some(RtcBasis::Utc),
-        "LOCAL" => Some(RtcBasis::Localtime),
-        _ => None,
-    }
 }

@@ -1,6 +1,8 @@
 //! The network cards, from `/sys/class/net`, and the list of PCI functions.
 
+use super::netname::{self, NameCandidates};
 use super::sysroot::{SysRoot, hex, link_name, number};
+use crate::device::ioctl;
 use crate::device::sysfs::attribute;
 use serde::{Deserialize, Serialize};
 use std::path::Path;
@@ -23,6 +25,8 @@ pub struct NicInfo {
     pub link: Option<bool>,
     /// In Mbit/s.
     pub speed_mbit: Option<u32>,
+    /// Names that the installed system may know it by.
+    pub name_candidates: NameCandidates,
 }
 
 /// A PCI function, for the record: what drivers the machine had.
@@ -35,8 +39,65 @@ pub struct PciInfo {
     pub id: String,
     /// Class code of 24 bits in hexadecimal, `020000`.
     pub class: String,
+    /// What the class stands for; `None` for rare ones.
+    pub kind: Option<PciKind>,
+    /// Vendor and device of the card or board that the function is on, `1028:0615`.
+    pub subsystem_id: Option<String>,
     /// The kernel's driver, if one claims it.
     pub driver: Option<String>,
+}
+
+/// What sort of thing a PCI function is, by its class code (PCI Code and ID Assignment 1.15).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PciKind {
+    /// 0101
+    Ide,
+    /// 0104: disks behind it are its volumes.
+    Raid,
+    /// 0106
+    Sata,
+    /// 0107
+    Sas,
+    /// 0108
+    Nvme,
+    /// 0100 and all other storage.
+    Storage,
+    /// 02xx
+    Network,
+    /// 03xx: graphics cards and accelerators that say they are ones.
+    Gpu,
+    /// 12xx: accelerators.
+    Accelerator,
+    /// 0604 and all other bridges.
+    Bridge,
+    /// 0C03
+    Usb,
+    /// 0C04
+    FibreChannel,
+    /// A class of a later program: never written.
+    #[serde(other)]
+    Other,
+}
+
+impl PciKind {
+    fn of_class(class: u32) -> Option<Self> {
+        Some(match ((class >> 16) & 0xff, (class >> 8) & 0xff) {
+            (0x01, 0x01) => Self::Ide,
+            (0x01, 0x04) => Self::Raid,
+            (0x01, 0x06) => Self::Sata,
+            (0x01, 0x07) => Self::Sas,
+            (0x01, 0x08) => Self::Nvme,
+            (0x01, _) => Self::Storage,
+            (0x02, _) => Self::Network,
+            (0x03, _) => Self::Gpu,
+            (0x06, _) => Self::Bridge,
+            (0x0c, 0x03) => Self::Usb,
+            (0x0c, 0x04) => Self::FibreChannel,
+            (0x12, _) => Self::Accelerator,
+            _ => return None,
+        })
+    }
 }
 
 /// `ARPHRD_ETHER` and `ARPHRD_INFINIBAND` of linux/if_arp.h.
@@ -58,7 +119,8 @@ fn nic(root: &SysRoot, name: String, dir: &Path) -> Option<NicInfo> {
     }
     // NET_ADDR_PERM is 0: otherwise the address was changed, as a bond does to its members.
     let permanent = number::<u8>(&dir.join("addr_assign_type")).is_none_or(|kind| kind == 0);
-    let mac = attribute(&dir.join("bonding_slave/perm_hwaddr"))
+    let mac = burnt_in(root, &name)
+        .or_else(|| attribute(&dir.join("bonding_slave/perm_hwaddr")))
         .or_else(|| permanent.then(|| attribute(&dir.join("address"))).flatten())
         .map(|mac| mac.to_ascii_lowercase())
         .filter(|mac| mac != "00:00:00:00:00:00");
@@ -67,6 +129,7 @@ fn nic(root: &SysRoot, name: String, dir: &Path) -> Option<NicInfo> {
         .ancestors()
         .find(|dir| link_name(&dir.join("subsystem")).as_deref() == Some("pci"));
     Some(NicInfo {
+        name_candidates: netname::candidates(root, dir, &device, pci, mac.as_deref()),
         name,
         mac,
         driver: link_name(&device.join("driver")),
@@ -81,6 +144,26 @@ fn nic(root: &SysRoot, name: String, dir: &Path) -> Option<NicInfo> {
     })
 }
 
+/// The permanent address, from the driver: of this machine only, not of a recorded tree.
+fn burnt_in(root: &SysRoot, name: &str) -> Option<String> {
+    if !root.is_live() {
+        return None;
+    }
+    let socket = rustix::net::socket(
+        rustix::net::AddressFamily::INET,
+        rustix::net::SocketType::DGRAM,
+        None,
+    )
+    .ok()?;
+    let address = ioctl::permanent_address(&socket, name).ok()?;
+    // Drivers without one say nothing, or zeros.
+    let real = address.iter().any(|byte| *byte != 0);
+    real.then(|| {
+        let pairs: Vec<String> = address.iter().map(|b| format!("{b:02x}")).collect();
+        pairs.join(":")
+    })
+}
+
 fn pci_id(dir: &Path) -> Option<String> {
     let vendor = hex(&dir.join("vendor"))?;
     let device = hex(&dir.join("device"))?;
@@ -92,16 +175,25 @@ pub(super) fn read_pci(root: &SysRoot) -> Vec<PciInfo> {
     let mut functions: Vec<PciInfo> = root
         .entries("/sys/bus/pci/devices")
         .into_iter()
-        .filter_map(|(address, link)| {
-            let dir = root.device(&link)?;
-            Some(PciInfo {
-                id: pci_id(&dir)?,
-                class: format!("{:06x}", hex(&dir.join("class"))?),
-                driver: link_name(&dir.join("driver")),
-                address,
-            })
-        })
+        .filter_map(|(_, link)| pci_function(root, &link))
         .collect();
     functions.sort_by(|a, b| a.address.cmp(&b.address));
     functions
+}
+
+/// The PCI function at a folder of sysfs, or a link to it.
+pub(super) fn pci_function(root: &SysRoot, link: &Path) -> Option<PciInfo> {
+    let dir = root.device(link)?;
+    let class = hex(&dir.join("class"))?;
+    let subsystem = hex(&dir.join("subsystem_vendor"))
+        .zip(hex(&dir.join("subsystem_device")))
+        .filter(|ids| *ids != (0, 0));
+    Some(PciInfo {
+        address: dir.file_name()?.to_str()?.to_owned(),
+        id: pci_id(&dir)?,
+        class: format!("{class:06x}"),
+        kind: PciKind::of_class(class),
+        subsystem_id: subsystem.map(|(vendor, device)| format!("{vendor:04x}:{device:04x}")),
+        driver: link_name(&dir.join("driver")),
+    })
 }

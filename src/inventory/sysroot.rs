@@ -17,6 +17,11 @@ impl SysRoot {
         Self(fs::canonicalize(root).unwrap_or_else(|_| root.to_owned()))
     }
 
+    /// Whether it is this machine itself, which can be asked more than its files say.
+    pub(super) fn is_live(&self) -> bool {
+        self.0 == Path::new("/")
+    }
+
     /// Where the absolute `path` lies below this root.
     pub(super) fn path(&self, path: &str) -> PathBuf {
         self.0.join(path.trim_start_matches('/'))

@@ -64,6 +64,9 @@ pub(super) fn machine(machine: &Machine) -> String {
             })
             .collect(),
     );
+    for warning in machine.warnings().iter().take(2) {
+        line(&mut text, "Hidden:", warning);
+    }
     text
 }
 
@@ -90,7 +93,12 @@ fn name(machine: &Machine) -> String {
 
 fn firmware(machine: &Machine) -> String {
     let firmware = &machine.firmware;
-    let mut facts = vec![firmware.kind.to_string()];
+    let mut facts = vec![match firmware.installed {
+        Some(installed) if installed != firmware.kind => {
+            format!("{installed} by the disks, {} this boot", firmware.kind)
+        }
+        _ => firmware.kind.to_string(),
+    }];
     if firmware.kind == FirmwareKind::Uefi {
         facts.push(
             match firmware.secure_boot {

@@ -166,7 +166,8 @@ impl Appliance<'_> {
     }
 
     fn show_machine(&self) -> Machine {
-        let machine = Machine::read(Path::new("/"));
+        let mut machine = Machine::read(Path::new("/"));
+        machine.look_at_disks();
         say!(self.lines, "{}", machine.to_text());
         machine
     }

@@ -23,7 +23,7 @@ mod encrypted;
 mod exfat;
 pub mod ext;
 mod f2fs;
-mod fat;
+pub(crate) mod fat;
 mod finding;
 mod firmware_raid;
 mod hfsplus;

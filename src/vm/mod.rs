@@ -177,7 +177,12 @@ pub struct VmPlan {
 impl VmPlan {
     /// The VM that is most like `machine`, with these disks.
     pub fn new(machine: &Machine, disks: &[VmDisk]) -> Self {
-        Self::with_firmware(machine, disks, machine.firmware.kind)
+        let infos: Vec<DiskInfo> = disks.iter().map(|disk| disk.info(machine)).collect();
+        let boots = infos.iter().filter_map(|info| info.boot.as_ref());
+        let (firmware, note) = machine.firmware_for(boots);
+        let mut plan = Self::with_firmware(machine, disks, firmware);
+        plan.notes.extend(note.as_deref().map(printable));
+        plan
     }
 
     /// The same with a firmware other than the one that the inventory was made under: a stick

@@ -15,6 +15,7 @@
 )]
 
 mod boot;
+pub(crate) mod files;
 mod table;
 
 use super::bitmap;

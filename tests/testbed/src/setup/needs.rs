@@ -190,6 +190,12 @@ pub const ALL: &[Need] = &[
         "putting files on them without mounting",
     ),
     need(
+        Purpose::Guests,
+        "grub-pc-bin",
+        "/usr/lib/grub/i386-pc/boot.img",
+        "boot code that the inventory has to recognise",
+    ),
+    need(
         Purpose::Libvirt,
         "libvirt-daemon-system",
         "libvirtd",

@@ -1,0 +1,221 @@
+//! A technician at the appliance's serial console: a server that does not fit on one stick, and one
+//! that was captured before. The servers' disks hold no system, so that a boot of the stick is all
+//! that a test costs.
+
+use haulier_testbed::command::run;
+use haulier_testbed::journey::{self, BOOT, CAPTURE, DISK_SERIAL, STICK_SERIAL};
+use haulier_testbed::product::{Product, scratch};
+use haulier_testbed::qemu::{Bus, Drive, Firmware, Machine, Running};
+use haulier_testbed::stick::Stick;
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use tempfile::TempDir;
+
+const MIB: u64 = 1 << 20;
+/// Seven of eight are noise, so that the image has as much.
+const DISK_MIB: u64 = 256;
+/// The image of the stick leaves some 150 MiB.
+const SMALL_STICK: u64 = 256 * MIB;
+const SECOND_SERIAL: &str = "4C530001170816";
+const FOREIGN_SERIAL: &str = "AA00000000000489";
+
+struct Scene {
+    folder: TempDir,
+    product: Product,
+    disk: PathBuf,
+}
+
+impl Scene {
+    fn new(disk_mib: u64) -> Self {
+        let folder = scratch().unwrap();
+        let disk = folder.path().join("disk.img");
+        let mut rng = fastrand::Rng::with_seed(5);
+        let file = File::create(&disk).unwrap();
+        for at in 0..disk_mib {
+            let mut piece = vec![0; MIB as usize];
+            if at % 8 != 7 {
+                rng.fill(&mut piece);
+            }
+            file.write_all_at(&piece, at * MIB).unwrap();
+        }
+        Self {
+            product: Product::find().unwrap(),
+            folder,
+            disk,
+        }
+    }
+
+    fn stick(&self, name: &str, bytes: u64) -> Stick {
+        let path = self.folder.path().join(name);
+        Stick::make(&self.product.image, &self.product.lock, &path, bytes).unwrap()
+    }
+
+    fn server(&self) -> Machine {
+        Machine::new(Firmware::Bios)
+            .product("Dell Inc.", "PowerEdge R640", "7XK3P52")
+            .disk(Drive::raw(&self.disk, Bus::Sata, DISK_SERIAL))
+            .stays_after_shutdown()
+    }
+
+    /// The captures on the sticks are whole, and the last one is the disk as it is now.
+    fn prove(&self, sticks: &[&Path]) {
+        run(self.product.command().arg("verify").args(sticks)).unwrap();
+        let out = self.folder.path().join("vm");
+        run(self
+            .product
+            .command()
+            .arg("import")
+            .args(sticks)
+            .args(["--to", "qemu", "--out"])
+            .arg(&out))
+        .unwrap();
+        let image = out.join("disk-0.qcow2");
+        run(Command::new("qemu-img").arg("check").arg(&image)).unwrap();
+        run(Command::new("qemu-img")
+            .arg("compare")
+            .arg(&image)
+            .arg(&self.disk))
+        .unwrap();
+    }
+}
+
+/// A disk that is not plugged in yet, for `plug_stick(NAME)`.
+fn drive(name: &str, path: &Path) -> String {
+    format!(
+        "driver=raw,node-name={name}-node,file.driver=file,file.filename={}",
+        path.display()
+    )
+}
+
+/// Waits for `words` and answers.
+fn say(machine: &mut Running, words: &str, answer: &str) {
+    let serial = machine.serial();
+    serial.wait_for(words, CAPTURE).unwrap();
+    serial.send(answer).unwrap();
+}
+
+fn power_off(machine: &mut Running) {
+    say(machine, "p: power off", "p\n");
+    machine.wait_shutdown(BOOT).unwrap();
+    let source = machine.qmp().block_stats("disk0").unwrap();
+    assert_eq!(source.writes, 0, "the source was written to");
+}
+
+#[test]
+fn a_server_larger_than_its_stick_goes_on_on_the_next_one_and_on_no_other_disk() {
+    let scene = Scene::new(DISK_MIB);
+    let first = scene.stick("first.img", SMALL_STICK);
+    let second = scene.stick("second.img", SMALL_STICK);
+    let foreign = scene.folder.path().join("foreign.img");
+    File::create(&foreign)
+        .unwrap()
+        .set_len(2 * SMALL_STICK)
+        .unwrap();
+    run(haulier_testbed::command::tool("mke2fs")
+        .args(["-q", "-t", "ext4"])
+        .arg(&foreign))
+    .unwrap();
+    let before = haulier_testbed::digest::sha256_file(&foreign).unwrap();
+
+    let mut machine = scene
+        .server()
+        .stick(first.path(), STICK_SERIAL)
+        .extra(&["-blockdev", &drive("stick1", second.path())])
+        .extra(&["-blockdev", &drive("foreign", &foreign)])
+        .start()
+        .unwrap();
+    machine.serial().wait_for("Haulier ", BOOT).unwrap();
+    say(&mut machine, "Enter: capture this disk", "\n");
+    say(&mut machine, "Type yes to begin", "yes\n");
+    let put_in = "Put in the next Haulier stick";
+    say(&mut machine, put_in, "\n");
+    machine
+        .serial()
+        .wait_for("there is no further Haulier stick", BOOT)
+        .unwrap();
+    machine.serial().wait_for(put_in, BOOT).unwrap();
+    machine
+        .qmp()
+        .plug_stick("foreign", FOREIGN_SERIAL)
+        .unwrap();
+    machine.serial().send("\n").unwrap();
+    machine
+        .serial()
+        .wait_for_line("is no Haulier stick", BOOT)
+        .map(|line| assert!(line.contains(FOREIGN_SERIAL), "{line}"))
+        .unwrap();
+    machine.serial().wait_for(put_in, BOOT).unwrap();
+    // The first one out, and in again: it is full.
+    machine.qmp().unplug("stick0").unwrap();
+    machine.qmp().plug_stick("stick0", STICK_SERIAL).unwrap();
+    machine.serial().send("\n").unwrap();
+    machine
+        .serial()
+        .wait_for_line("holds a part of this capture already", BOOT)
+        .map(|line| assert!(line.contains(STICK_SERIAL), "{line}"))
+        .unwrap();
+    machine.serial().wait_for(put_in, BOOT).unwrap();
+    machine.qmp().plug_stick("stick1", SECOND_SERIAL).unwrap();
+    machine.serial().send("\n").unwrap();
+    let line = machine
+        .serial()
+        .wait_for_line("Next stick: ", BOOT)
+        .unwrap();
+    assert!(line.contains(SECOND_SERIAL), "{line}");
+    assert_eq!(journey::exit_code(&mut machine).unwrap(), 0);
+    power_off(&mut machine);
+    drop(machine);
+
+    let now = haulier_testbed::digest::sha256_file(&foreign).unwrap();
+    assert_eq!(before, now, "a disk that is no stick was written to");
+    // In any order; and one alone is not enough.
+    scene.prove(&[second.path(), first.path()]);
+    let alone = scene
+        .product
+        .command()
+        .arg("import")
+        .arg(second.path())
+        .args(["--to", "qemu", "--out"])
+        .arg(scene.folder.path().join("alone"))
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&alone.stderr).into_owned();
+    assert_eq!(alone.status.code(), Some(4), "{said}");
+    assert!(said.contains("part 1"), "{said}");
+}
+
+#[test]
+fn a_second_pass_from_the_keyboard_stores_what_changed_since_the_first() {
+    let scene = Scene::new(64);
+    let stick = scene.stick("stick.img", 2 * SMALL_STICK);
+    let mut machine = scene
+        .server()
+        .stick(stick.path(), STICK_SERIAL)
+        .start()
+        .unwrap();
+    machine.serial().wait_for("Haulier ", BOOT).unwrap();
+    say(&mut machine, "Enter: capture this disk", "\n");
+    assert_eq!(journey::exit_code(&mut machine).unwrap(), 0);
+    let first = machine.qmp().block_stats("stick0").unwrap().written_bytes;
+
+    // The server ran on meanwhile.
+    let file = File::options().write(true).open(&scene.disk).unwrap();
+    file.write_all_at(&[0x5A; 4096], 20 * MIB + 512).unwrap();
+    file.write_all_at(&[0; 65536], 40 * MIB).unwrap();
+    drop(file);
+    say(&mut machine, "Enter: back to the start", "\n");
+    say(&mut machine, "This machine was captured already", "s\n");
+    say(&mut machine, "Second pass: only what changed since", "\n");
+    assert_eq!(journey::exit_code(&mut machine).unwrap(), 0);
+    let both = machine.qmp().block_stats("stick0").unwrap().written_bytes;
+    assert!(
+        both - first < 8 * MIB,
+        "{} bytes were written for two clusters",
+        both - first
+    );
+    power_off(&mut machine);
+    drop(machine);
+    scene.prove(&[stick.path()]);
+}
