@@ -14,7 +14,7 @@ const COUNTS: [(&str, u32); 8] = [
     ("HAULIER_MACHINE_CUTS", 30),
     ("HAULIER_SIZES", 20),
     ("HAULIER_PULLS", 20),
-    ("HAULIER_MACHINE_PULLS", 3),
+    ("HAULIER_MACHINE_PULLS", 20),
     ("HAULIER_BAD_DISKS", 20),
     ("HAULIER_FLIPS", 200),
 ];
