@@ -184,4 +184,9 @@ pub fn verdict<'a>(
 }
 
 #[cfg(test)]
+#[allow(
+    clippy::arithmetic_side_effects,
+    clippy::as_conversions,
+    clippy::indexing_slicing
+)]
 mod tests;

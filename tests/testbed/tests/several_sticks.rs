@@ -136,10 +136,7 @@ fn a_server_larger_than_its_stick_goes_on_on_the_next_one_and_on_no_other_disk()
         .wait_for("there is no further Haulier stick", BOOT)
         .unwrap();
     machine.serial().wait_for(put_in, BOOT).unwrap();
-    machine
-        .qmp()
-        .plug_stick("foreign", FOREIGN_SERIAL)
-        .unwrap();
+    machine.qmp().plug_stick("foreign", FOREIGN_SERIAL).unwrap();
     machine.serial().send("\n").unwrap();
     machine
         .serial()
