@@ -11,11 +11,12 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 const MIB: u64 = 1 << 20;
 /// Seven of eight are noise, so that the image has as much.
-const DISK_MIB: u64 = 256;
+const DISK_MIB: u64 = 272;
 /// The image of the stick leaves some 150 MiB.
 const SMALL_STICK: u64 = 256 * MIB;
 const SECOND_SERIAL: &str = "4C530001170816";
@@ -59,8 +60,8 @@ impl Scene {
             .stays_after_shutdown()
     }
 
-    /// The captures on the sticks are whole, and the last one is the disk as it is now.
-    fn prove(&self, sticks: &[&Path]) {
+    /// The captures on the sticks are whole, and the one that is imported is the disk as it is now.
+    fn prove(&self, sticks: &[&Path], pick: &[&str]) {
         run(self.product.command().arg("verify").args(sticks)).unwrap();
         let out = self.folder.path().join("vm");
         run(self
@@ -69,7 +70,8 @@ impl Scene {
             .arg("import")
             .args(sticks)
             .args(["--to", "qemu", "--out"])
-            .arg(&out))
+            .arg(&out)
+            .args(pick))
         .unwrap();
         let image = out.join("disk-0.qcow2");
         run(Command::new("qemu-img").arg("check").arg(&image)).unwrap();
@@ -130,30 +132,19 @@ fn a_server_larger_than_its_stick_goes_on_on_the_next_one_and_on_no_other_disk()
     say(&mut machine, "Enter: capture this disk", "\n");
     say(&mut machine, "Type yes to begin", "yes\n");
     let put_in = "Put in the next Haulier stick";
+    // The first one is still in; then so is a disk that is no stick of ours.
     say(&mut machine, put_in, "\n");
-    machine
-        .serial()
-        .wait_for("there is no further Haulier stick", BOOT)
-        .unwrap();
+    let used = "holds a part of this capture already";
+    let line = machine.serial().wait_for_line(used, BOOT).unwrap();
+    assert!(line.contains(STICK_SERIAL), "{line}");
     machine.serial().wait_for(put_in, BOOT).unwrap();
     machine.qmp().plug_stick("foreign", FOREIGN_SERIAL).unwrap();
     machine.serial().send("\n").unwrap();
-    machine
-        .serial()
-        .wait_for_line("is no Haulier stick", BOOT)
-        .map(|line| assert!(line.contains(FOREIGN_SERIAL), "{line}"))
-        .unwrap();
+    let none = "is no Haulier stick";
+    let line = machine.serial().wait_for_line(none, BOOT).unwrap();
+    assert!(line.contains(FOREIGN_SERIAL), "{line}");
     machine.serial().wait_for(put_in, BOOT).unwrap();
-    // The first one out, and in again: it is full.
     machine.qmp().unplug("stick0").unwrap();
-    machine.qmp().plug_stick("stick0", STICK_SERIAL).unwrap();
-    machine.serial().send("\n").unwrap();
-    machine
-        .serial()
-        .wait_for_line("holds a part of this capture already", BOOT)
-        .map(|line| assert!(line.contains(STICK_SERIAL), "{line}"))
-        .unwrap();
-    machine.serial().wait_for(put_in, BOOT).unwrap();
     machine.qmp().plug_stick("stick1", SECOND_SERIAL).unwrap();
     machine.serial().send("\n").unwrap();
     let line = machine
@@ -168,7 +159,7 @@ fn a_server_larger_than_its_stick_goes_on_on_the_next_one_and_on_no_other_disk()
     let now = haulier_testbed::digest::sha256_file(&foreign).unwrap();
     assert_eq!(before, now, "a disk that is no stick was written to");
     // In any order; and one alone is not enough.
-    scene.prove(&[second.path(), first.path()]);
+    scene.prove(&[second.path(), first.path()], &[]);
     let alone = scene
         .product
         .command()
@@ -181,6 +172,53 @@ fn a_server_larger_than_its_stick_goes_on_on_the_next_one_and_on_no_other_disk()
     let said = String::from_utf8_lossy(&alone.stderr).into_owned();
     assert_eq!(alone.status.code(), Some(4), "{said}");
     assert!(said.contains("part 1"), "{said}");
+}
+
+#[test]
+fn a_power_cut_on_the_second_stick_costs_neither_the_first_part_nor_a_checkpoint() {
+    let scene = Scene::new(DISK_MIB);
+    let first = scene.stick("first.img", SMALL_STICK);
+    let second = scene.stick("second.img", SMALL_STICK);
+    let mut machine = scene
+        .server()
+        .stick(first.path(), STICK_SERIAL)
+        .extra(&["-blockdev", &drive("stick1", second.path())])
+        .start()
+        .unwrap();
+    machine.serial().wait_for("Haulier ", BOOT).unwrap();
+    say(&mut machine, "Enter: capture this disk", "\n");
+    say(&mut machine, "Type yes to begin", "yes\n");
+    let put_in = "Put in the next Haulier stick";
+    machine.serial().wait_for(put_in, CAPTURE).unwrap();
+    machine.qmp().plug_stick("stick1", SECOND_SERIAL).unwrap();
+    machine.serial().send("\n").unwrap();
+    machine.serial().wait_for("Next stick: ", BOOT).unwrap();
+    let start = Instant::now();
+    // Behind its first checkpoint.
+    while machine.qmp().block_stats("stick1").unwrap().written_bytes < 80 * MIB {
+        assert!(start.elapsed() < BOOT, "{}", machine.serial().tail());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert!(!machine.serial().text().contains("haulier: exit code"));
+    machine.kill().unwrap();
+
+    // Nobody is there now, and both sticks are.
+    first
+        .answer("unattended = true\nspan = true\nafter = \"poweroff\"\n")
+        .unwrap();
+    let start = Instant::now();
+    let mut machine = scene
+        .server()
+        .stick(first.path(), STICK_SERIAL)
+        .stick(second.path(), SECOND_SERIAL)
+        .start()
+        .unwrap();
+    let ended = journey::ended(&mut machine, start).unwrap();
+    drop(machine);
+    assert_eq!(ended.exit_code, 0, "{}", ended.screen);
+    assert_eq!(ended.source.writes, 0);
+    assert!(ended.screen.contains("going on after"), "{}", ended.screen);
+    scene.prove(&[first.path(), second.path()], &[]);
 }
 
 #[test]
@@ -212,7 +250,10 @@ fn a_second_pass_from_the_keyboard_stores_what_changed_since_the_first() {
         "{} bytes were written for two clusters",
         both - first
     );
+    let screen = machine.serial().text();
+    let (_, store) = screen.rsplit_once("/run/haulier/store/").unwrap();
+    let second = store.split_whitespace().next().unwrap();
     power_off(&mut machine);
     drop(machine);
-    scene.prove(&[stick.path()]);
+    scene.prove(&[stick.path()], &["--pick", second]);
 }
