@@ -414,6 +414,12 @@ pub const ALL: &[Need] = &[
     ),
     need(
         Purpose::Checks,
+        "udev",
+        "udevadm",
+        "a second opinion on the names of network cards",
+    ),
+    need(
+        Purpose::Checks,
         "ethtool",
         "ethtool",
         "a second opinion on network cards",
