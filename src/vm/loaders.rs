@@ -110,7 +110,7 @@ fn chosen<'a>(esps: &[&'a Esp]) -> Vec<Loader<'a>> {
                 continue;
             };
             let known = |known: &&str| known.eq_ignore_ascii_case(name);
-            let Some(rank) = KNOWN.iter().position(|name| known(&name)) else {
+            let Some(rank) = KNOWN.iter().position(known) else {
                 continue;
             };
             // What is in the fallback's folder is started by the fallback.
