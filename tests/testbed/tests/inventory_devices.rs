@@ -1,8 +1,8 @@
 //! The inventory of a machine with emulated devices, held against what other programs say of them
 //! in the same machine: smartctl, hdparm, nvme, lscpu, dmidecode, lspci, ethtool, udevadm.
 //!
-//! The devices are QEMU's: an ATA disk on AHCI, an NVMe disk, a SCSI disk behind a RAID controller, two
-//! network cards. So ATA and NVMe commands are seen to reach a device and to come back.
+//! The devices are QEMU's: an ATA disk on AHCI, an NVMe disk, a SCSI disk behind a RAID controller, one
+//! with two paths, network cards. So ATA and NVMe commands are seen to reach a device and to come back.
 
 use haulier::inventory::{Bus, DiskInfo, Machine};
 use haulier_testbed::lab::Lab;
@@ -32,6 +32,14 @@ const DEVICES: &[&str] = &[
     "megasas,id=mega",
     "-device",
     "scsi-hd,bus=mega.0,drive=raid,serial=MEGA1",
+    // One volume at two places. Not behind further adapters: with three of them QEMU 10.0 ends in an
+    // assertion of its MSI-X.
+    "-blockdev",
+    "driver=null-co,node-name=volume,size=9663676416,read-zeroes=on",
+    "-device",
+    "scsi-hd,bus=mega.0,drive=volume,share-rw=on,serial=SAN1,wwn=0x600508b1001c4d3f",
+    "-device",
+    "scsi-hd,bus=mega.0,drive=volume,share-rw=on,serial=SAN1,wwn=0x600508b1001c4d3f",
     "-netdev",
     "user,id=a,restrict=on",
     "-device",
@@ -55,11 +63,15 @@ const DEVICES: &[&str] = &[
 /// a bond gives it.
 const SCRIPT: &str = "
     for turn in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do
-        [ -e /dev/sdb ] && [ -e /dev/nvme0n1 ] && break
+        [ -e /dev/sdd ] && [ -e /dev/nvme0n1 ] && break
         sleep 1
     done
-    for disk in sda sdb; do
+    volume=
+    for disk in sda sdb sdc sdd; do
         case $(readlink /sys/block/$disk) in */ata*) ata=$disk ;; esac
+        case $(cat /sys/block/$disk/device/wwid) in
+            naa.600508b1001c4d3f) volume=\"$volume --disk /dev/$disk\" ;;
+        esac
     done
     ip link set eth0 address 02:00:00:00:00:07
     echo '== haulier';   haulier inventory --json
@@ -76,6 +88,8 @@ const SCRIPT: &str = "
         ethtool -P $card
         udevadm test-builtin net_id /sys/class/net/$card
     done
+    echo '== both'
+    haulier capture $volume --to /tmp || echo \"ended with $?\"
     echo '== end'";
 
 /// What was said behind the line `== name`.
@@ -123,6 +137,7 @@ fn other_programs_say_the_same_of_the_devices() {
     ata_disk(&machine, &said);
     nvme_disk(&machine, &said);
     raid_volume(&machine);
+    two_paths(&machine, &said);
     processors_and_memory(&machine, &said);
     cards_and_functions(&machine, &said);
 }
@@ -208,6 +223,20 @@ fn raid_volume(machine: &Machine) {
             .and_then(|kind| serde_json::to_value(kind).ok()),
         Some("raid".into())
     );
+}
+
+fn two_paths(machine: &Machine, said: &str) {
+    let with_serial = |disk: &&DiskInfo| disk.serial.as_deref() == Some("SAN1");
+    assert_eq!(machine.disks.iter().filter(with_serial).count(), 1);
+    let volume = disk(machine, "SAN1");
+    assert_eq!(volume.paths.len(), 2, "{volume:?}");
+    assert_eq!(volume.paths[0], volume.name);
+    let refusal = section(said, "both");
+    let [first, second] = [0, 1].map(|index| format!("/dev/{}", volume.paths[index]));
+    let sentence = format!("{first} and {second} are two paths of one disk");
+    assert!(refusal.contains(&sentence), "{refusal}");
+    // Refused, before anything was written.
+    assert!(refusal.contains("ended with 4"), "{refusal}");
 }
 
 fn processors_and_memory(machine: &Machine, said: &str) {
