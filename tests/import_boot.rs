@@ -71,8 +71,8 @@ fn loader() -> Vec<u8> {
     file
 }
 
-/// A GPT disk of 64 MiB: an ESP whose only loader is `\EFI\debian\shimx64.efi`.
-fn disk_without_fallback(dir: &Path) -> PathBuf {
+/// A GPT disk of 64 MiB: an ESP whose only loader is `\EFI\debian\<name>`.
+fn disk_without_fallback(dir: &Path, name: &str) -> PathBuf {
     let esp = dir.join("esp.img");
     let program = dir.join("loader.efi");
     fs::write(&program, loader()).unwrap();
@@ -92,7 +92,7 @@ fn disk_without_fallback(dir: &Path) -> PathBuf {
             .arg("-i")
             .arg(&esp)
             .arg(&program)
-            .arg("::/EFI/debian/shimx64.efi"),
+            .arg(format!("::/EFI/debian/{name}")),
     );
     let disk = dir.join("server.img");
     let mut file = File::create(&disk).unwrap();
@@ -183,10 +183,15 @@ fn firmware(dir: &Path, variables: &[EfiVariable]) -> Firmware {
 
 /// Captures, imports and runs the machine; what its console says until it says one of `ends`.
 fn console(dir: &Path, firmware: Firmware, ends: &[&str]) -> String {
+    console_with(dir, firmware, "shimx64.efi", ends)
+}
+
+/// The same with another name of the loader.
+fn console_with(dir: &Path, firmware: Firmware, loader: &str, ends: &[&str]) -> String {
     let mut machine = server("uefi");
     machine.firmware = firmware;
     add_disk(&mut machine, Bus::Sata, "ahci", 512);
-    let capture = capture(dir, &machine, &[disk_without_fallback(dir)]);
+    let capture = capture(dir, &machine, &[disk_without_fallback(dir, loader)]);
     let out = dir.join("vm");
     import(&options(&capture, Target::Qemu, &out)).unwrap();
     let mut qemu = Command::new("sh")
@@ -245,14 +250,29 @@ fn the_boot_entry_comes_along() {
     assert!(said.contains(SAID), "{said}");
 }
 
-/// Without this the test above would prove nothing.
+/// The stick was started by BIOS: no variable was seen, and what is on the disk is enough.
 #[test]
-fn without_the_boot_entry_the_machine_does_not_start() {
+fn a_boot_entry_is_made_of_the_loader_where_none_was_recorded() {
+    let dir = tempfile::tempdir().unwrap();
+    let firmware = server("bios").firmware;
+    assert_eq!(
+        (firmware.kind, firmware.variables.len()),
+        (FirmwareKind::Bios, 0)
+    );
+    let said = console(dir.path(), firmware, &[SAID, "Shell>"]);
+    assert!(said.contains(SAID), "{said}");
+}
+
+/// Without this the tests above would prove nothing. Of a loader with such a name nobody knows whether
+/// it starts a system.
+#[test]
+fn without_a_boot_entry_the_machine_does_not_start() {
     let dir = tempfile::tempdir().unwrap();
     let firmware = firmware(dir.path(), &[]);
-    let said = console(
+    let said = console_with(
         dir.path(),
         firmware,
+        "other.efi",
         &[SAID, "Shell>", "EFI Internal Shell"],
     );
     assert!(!said.contains(SAID) && said.contains("Shell"), "{said}");

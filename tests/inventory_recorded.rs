@@ -1,7 +1,7 @@
 //! The inventory of three machines that QEMU emulated, from what Linux 6.12 showed of them
 //! (`inventory_recorded/record.sh`).
 
-use haulier::inventory::{Bus, FirmwareKind, Machine};
+use haulier::inventory::{Bus, FirmwareKind, Machine, PciKind};
 use std::fs;
 use std::os::unix::fs::symlink;
 
@@ -168,6 +168,51 @@ fn raid_and_sas_controllers_are_told_by_their_drivers() {
 }
 
 #[test]
+fn cards_are_named_by_board_slot_and_place_and_disks_by_their_controllers() {
+    let machine = machine(include_str!("inventory_recorded/slots.tree"));
+    let nics: Vec<_> = machine
+        .nics
+        .iter()
+        .map(|nic| {
+            let names = &nic.name_candidates;
+            let name = |name: &Option<String>| name.clone().unwrap_or_default();
+            [&names.onboard, &names.slot, &names.path].map(name)
+        })
+        .collect();
+    // As record.sh made them: two ports of a card in slot 3, and one that the firmware numbers 1.
+    assert_eq!(
+        nics,
+        [
+            ["", "ens3f0", "enp2s0f0"],
+            ["", "ens3f1", "enp2s0f1"],
+            ["eno1", "", "enp0s5"]
+        ]
+    );
+    let controllers: Vec<_> = machine
+        .disks
+        .iter()
+        .map(|disk| {
+            let controller = disk.controller.as_ref().unwrap();
+            let serial = disk.serial.as_deref().unwrap();
+            (serial, &*controller.pci_address, controller.kind)
+        })
+        .collect();
+    // The NVMe disk lies below a subsystem (native multipath), away from its controller.
+    assert_eq!(
+        controllers,
+        [
+            ("NVME1", "0000:00:01.0", Some(PciKind::Nvme)),
+            ("MEGA5", "0000:01:00.0", Some(PciKind::Raid)),
+            ("SATA0", "0000:00:1f.2", Some(PciKind::Sata)),
+            ("VBLK2", "0000:00:02.0", Some(PciKind::Storage)),
+        ]
+    );
+    let sata = machine.pci.iter().find(|pci| pci.address == "0000:00:1f.2");
+    // Of all boards that QEMU makes (its docs/specs/pci-ids.rst).
+    assert_eq!(sata.unwrap().subsystem_id.as_deref(), Some("1af4:1100"));
+}
+
+#[test]
 fn an_old_machine_has_an_ide_disk_and_its_optical_drive_is_none() {
     let machine = machine(include_str!("inventory_recorded/old.tree"));
     let disks: Vec<_> = machine
@@ -217,8 +262,24 @@ fn the_screen_has_at_most_79_columns_and_24_lines_whatever_vendors_write() {
     for nic in &mut machine.nics {
         nic.name.clone_from(&long);
     }
+    for _ in 0..20 {
+        let nic = machine.nics[0].clone();
+        machine.nics.push(nic);
+    }
+    // Controllers that hide disks, from none to more than are shown.
+    for hidden in 0..5 {
+        let text = machine.to_text();
+        assert_eq!(text.lines().count(), 24, "{text}");
+        let sentences = text.lines().filter(|line| line.starts_with("Hidden:"));
+        assert_eq!(sentences.count(), hidden.min(2), "{text}");
+        let counted = format!("{} more controllers", hidden.saturating_sub(1));
+        assert_eq!(text.contains(&counted), hidden > 2, "{text}");
+        let mut controller = machine.pci[0].clone();
+        controller.kind = Some(PciKind::Raid);
+        controller.driver = None;
+        machine.pci.push(controller);
+    }
     let text = machine.to_text();
-    assert!(text.lines().count() <= 24, "{text}");
     for line in text.lines() {
         assert!(
             line.len() <= 79 && line.bytes().all(|b| (b' '..=b'~').contains(&b)),

@@ -152,12 +152,32 @@ fn open_disks(options: &CaptureOptions) -> Result<Vec<Disk>> {
              'haulier inventory' shows them",
         ));
     }
-    let known: Vec<PathBuf> = Machine::read(Path::new("/"))
-        .disks
-        .iter()
-        .map(|disk| disk.device())
-        .collect();
-    capture::find_disks(&options.disks, &known)
+    let machine = Machine::read(Path::new("/"));
+    let known: Vec<PathBuf> = machine.disks.iter().map(|disk| disk.device()).collect();
+    let disks = capture::find_disks(&options.disks, &known)?;
+    let paths = disks.iter().map(|disk| disk.identity().path.as_path());
+    refuse_second_paths(&machine, paths)?;
+    Ok(disks)
+}
+
+/// Two paths of one disk would be two images of it, and a VM with the same volumes twice.
+fn refuse_second_paths<'a>(machine: &Machine, paths: impl Iterator<Item = &'a Path>) -> Result<()> {
+    let mut seen: Vec<(PathBuf, &Path)> = Vec::new();
+    for path in paths {
+        let first = machine
+            .first_path_of(path)
+            .unwrap_or_else(|| path.to_owned());
+        if let Some((_, other)) = seen.iter().find(|(of_other, _)| *of_other == first) {
+            return Err(Error::refused(format!(
+                "{} and {} are two paths of one disk",
+                other.display(),
+                path.display()
+            ))
+            .advise("Name one of them with --disk"));
+        }
+        seen.push((first, path));
+    }
+    Ok(())
 }
 
 fn plan(to: &Path, json: bool, options: &CaptureOptions) -> Result<Exit> {
@@ -324,4 +344,28 @@ fn ask_which(path: &Path) -> Result<Option<String>> {
     chosen
         .map(Some)
         .ok_or_else(|| Error::refused("no capture was chosen"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_paths_of_one_disk_are_refused_and_one_is_not() {
+        let json = r#"{"version":2,"name":"san","disks":[{"name":"sda","paths":["sda","sdc"]},
+            {"name":"sdb"}]}"#;
+        let machine = Machine::from_json(json.as_bytes()).unwrap();
+        let refused = |names: &[&'static str]| {
+            let paths = names.iter().map(Path::new);
+            refuse_second_paths(&machine, paths).err()
+        };
+        assert!(refused(&["/dev/sdc", "/dev/sdb", "disk.img"]).is_none());
+        let error = refused(&["/dev/sdb", "/dev/sdc", "/dev/sda"]).unwrap();
+        assert_eq!(error.kind(), Kind::Refused);
+        let text = error.to_string();
+        assert!(
+            text.contains("/dev/sdc and /dev/sda are two paths of one disk"),
+            "{text}"
+        );
+    }
 }

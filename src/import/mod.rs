@@ -150,7 +150,7 @@ impl<'a> Capture<'a> {
             .collect();
         let (seen, note) = machine.firmware_for(&boots);
         let firmware = options.firmware.unwrap_or(seen);
-        let mut plan = VmPlan::with_firmware(&machine, &disks, firmware);
+        let mut plan = VmPlan::with_firmware(&machine, &disks, firmware).with_loaders(&boots);
         if options.firmware.is_none() {
             plan.notes
                 .extend(note.map(|note| format!("{note} (--firmware takes the other)")));

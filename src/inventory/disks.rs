@@ -130,6 +130,7 @@ fn disk(root: &SysRoot, name: String, dir: &Path) -> Option<DiskInfo> {
         return None;
     }
     let names = sysfs::names(dir);
+    let path = nvme_path(root, &name);
     // A namespace of native NVMe multipath hangs below a subsystem, away from its controllers.
     let driver = driver(dir).or_else(|| name.starts_with("nvme").then(|| "nvme".to_owned()));
     Some(DiskInfo {
@@ -152,9 +153,26 @@ fn disk(root: &SysRoot, name: String, dir: &Path) -> Option<DiskInfo> {
             .strip_prefix("/sys/devices")
             .ok()
             .map(|path| path.display().to_string()),
-        controller: controller::of_disk(root, dir),
+        controller: controller::of_disk(root, path.as_deref().unwrap_or(dir)),
         ..DiskInfo::default()
     })
+}
+
+/// The first path of a namespace of native NVMe multipath: `nvme0n1` is reached by `nvme0c0n1`, a hidden
+/// disk below its controller (`nvme_mpath_set_disk_name` of drivers/nvme/host/multipath.c).
+fn nvme_path(root: &SysRoot, name: &str) -> Option<PathBuf> {
+    let (subsystem, namespace) = name.strip_prefix("nvme")?.split_once('n')?;
+    let is_path = |other: &str| {
+        let rest = other
+            .strip_prefix("nvme")
+            .and_then(|rest| rest.strip_prefix(subsystem));
+        let rest = rest.and_then(|rest| rest.strip_prefix('c'));
+        rest.and_then(|rest| rest.split_once('n'))
+            .is_some_and(|(_, number)| number == namespace)
+    };
+    let mut disks = root.entries("/sys/block").into_iter();
+    let (_, link) = disks.find(|(other, _)| is_path(other))?;
+    root.device(&link)
 }
 
 /// The driver of the controller: the first one above the disk that is not the disk's own.

@@ -165,6 +165,7 @@ fn registers(answer: &AtaAnswer) -> Option<Registers> {
 /// Thirty entries of twelve bytes from offset 2 (SFF-8035i; vendors agree on these four).
 fn ata_attributes(data: &[u8; 512]) -> Smart {
     let mut smart = Smart::default();
+    let mut airflow = None;
     for entry in data[2..362].chunks_exact(12) {
         let raw = u64::from_le_bytes([
             entry[5], entry[6], entry[7], entry[8], entry[9], entry[10], 0, 0,
@@ -173,12 +174,15 @@ fn ata_attributes(data: &[u8; 512]) -> Smart {
             5 => smart.reallocated_sectors = Some(raw & 0xFFFF_FFFF),
             // The upper half is minutes or milliseconds with some vendors.
             9 => smart.power_on_hours = Some(raw & 0xFFFF_FFFF),
+            // Some SSDs have this one only; smartctl falls back to it too.
+            190 => airflow = Some(i32::from(entry[5])),
             // The upper bytes are the lowest and highest so far.
             194 => smart.temperature_celsius = Some(i32::from(entry[5])),
             197 => smart.pending_sectors = Some(raw & 0xFFFF_FFFF),
             _ => {}
         }
     }
+    smart.temperature_celsius = smart.temperature_celsius.or(airflow);
     smart
 }
 
@@ -228,6 +232,7 @@ mod tests {
         for (slot, id, raw) in [
             (0, 5, 8_u64),
             (1, 9, 43_210),
+            (2, 190, 31),
             (3, 194, 0x0014_001E),
             (29, 197, 2),
         ] {
@@ -241,6 +246,8 @@ mod tests {
         assert_eq!(smart.temperature_celsius, Some(30));
         assert_eq!(smart.pending_sectors, Some(2));
         assert_eq!(smart.healthy, None);
+        data[2 + 3 * 12] = 0;
+        assert_eq!(ata_attributes(&data).temperature_celsius, Some(31));
     }
 
     fn answer(lba: [u8; 6], status: u8) -> AtaAnswer {

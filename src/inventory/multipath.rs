@@ -2,7 +2,21 @@
 //! times. Only the world-wide name tells: serial numbers of volumes are often that of their array, and
 //! taking two disks for one would lose one of them (docs/decisions/0022-inventory.md).
 
+use super::Machine;
 use super::disks::{Bus, DiskInfo};
+use std::path::{Path, PathBuf};
+
+impl Machine {
+    /// The device by which the disk of `path` is listed, where `path` is another way to the same disk.
+    pub fn first_path_of(&self, path: &Path) -> Option<PathBuf> {
+        let name = path.strip_prefix("/dev").ok()?.to_str()?;
+        let listed = |disk: &&DiskInfo| {
+            let mut others = disk.paths.iter().filter(|other| **other != disk.name);
+            others.any(|other| other == name)
+        };
+        self.disks.iter().find(listed).map(DiskInfo::device)
+    }
+}
 
 /// Keeps the first path of each disk, which lists all of them.
 pub(super) fn collapse(disks: Vec<DiskInfo>) -> Vec<DiskInfo> {

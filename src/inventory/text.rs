@@ -7,11 +7,14 @@ use crate::units::ByteLen;
 const WIDTH: usize = 79;
 /// Where the values begin.
 const INDENT: usize = 10;
-/// Rows of a table before the rest is only counted, so that a common machine fits 24 lines.
+/// Rows of a table before the rest is only counted: four lines and two tables fit 24 lines.
 const ROWS: usize = 10;
+/// Lines about what hides disks; the table of cards gives way to them.
+const HIDDEN: usize = 2;
 
 pub(super) fn machine(machine: &Machine) -> String {
     let mut text = String::new();
+    let hidden = hidden(machine);
     line(&mut text, "Machine:", &name(machine));
     line(&mut text, "Firmware:", &firmware(machine));
     line(&mut text, "CPU:", &cpu(machine));
@@ -20,6 +23,7 @@ pub(super) fn machine(machine: &Machine) -> String {
         &mut text,
         "Disks:",
         "none found: is the controller's RAID mode on, or its driver missing?",
+        ROWS,
         Some(2),
         machine
             .disks
@@ -45,6 +49,7 @@ pub(super) fn machine(machine: &Machine) -> String {
         &mut text,
         "Network:",
         "no card found",
+        ROWS.saturating_sub(hidden.len()),
         None,
         machine
             .nics
@@ -64,10 +69,20 @@ pub(super) fn machine(machine: &Machine) -> String {
             })
             .collect(),
     );
-    for warning in machine.warnings().iter().take(2) {
-        line(&mut text, "Hidden:", warning);
+    for sentence in &hidden {
+        line(&mut text, "Hidden:", sentence);
     }
     text
+}
+
+/// At most [`HIDDEN`] sentences, the last of which counts what has no room.
+fn hidden(machine: &Machine) -> Vec<String> {
+    let mut warnings = machine.warnings();
+    if warnings.len() > HIDDEN {
+        let rest = warnings.split_off(HIDDEN - 1);
+        warnings.push(format!("{} more controllers have no driver", rest.len()));
+    }
+    warnings
 }
 
 fn name(machine: &Machine) -> String {
@@ -171,14 +186,15 @@ fn table(
     text: &mut String,
     label: &str,
     empty: &str,
+    most: usize,
     elastic: Option<usize>,
     rows: Vec<Vec<String>>,
 ) {
     if rows.is_empty() {
         return line(text, label, empty);
     }
-    let shown = if rows.len() > ROWS {
-        ROWS - 1
+    let shown = if rows.len() > most {
+        most - 1
     } else {
         rows.len()
     };

@@ -536,12 +536,14 @@ fn open_all(paths: &[PathBuf]) -> Result<Vec<Disk>> {
     paths.iter().map(|path| Disk::open(path)).collect()
 }
 
-/// The source disks with the numbers that the machine's list on the screen gives them.
+/// The source disks with the numbers that the machine's list on the screen gives them. A disk with
+/// several paths is one of them, by the path that is listed.
 fn numbered(machine: &Machine, sources: Vec<PathBuf>) -> Vec<(usize, PathBuf)> {
     let listed: Vec<PathBuf> = machine.disks.iter().map(|disk| disk.device()).collect();
     let mut next = listed.len();
     sources
         .into_iter()
+        .filter(|path| machine.first_path_of(path).is_none())
         .map(|path| {
             let number = listed
                 .iter()
@@ -586,5 +588,22 @@ mod tests {
         );
         assert_eq!(chosen("1", &all), None);
         assert_eq!(chosen("sda", &all), None);
+    }
+
+    #[test]
+    fn a_disk_with_two_paths_is_offered_once() {
+        let json = r#"{"version":2,"name":"san","disks":[{"name":"sda","paths":["sda","sdc"]},
+            {"name":"sdb"}]}"#;
+        let machine = Machine::from_json(json.as_bytes()).unwrap();
+        let sources = ["/dev/sda", "/dev/sdb", "/dev/sdc", "/dev/sdd"].map(PathBuf::from);
+        // sdd came after the machine was looked at.
+        assert_eq!(
+            numbered(&machine, sources.to_vec()),
+            [
+                (0, "/dev/sda".into()),
+                (1, "/dev/sdb".into()),
+                (2, "/dev/sdd".into())
+            ]
+        );
     }
 }

@@ -6,6 +6,7 @@
 
 mod bus;
 pub mod libvirt;
+mod loaders;
 pub mod nvram;
 pub mod qemu;
 mod smbios;
@@ -15,7 +16,7 @@ pub use bus::DiskBus;
 
 use crate::device::DiskIdentity;
 use crate::inventory::{
-    DiskInfo, EfiVariable, FirmwareKind, Machine, NicInfo, RtcBasis, Smbios, slug,
+    DiskBoot, DiskInfo, EfiVariable, FirmwareKind, Machine, NicInfo, RtcBasis, Smbios, slug,
 };
 use std::path::{Path, PathBuf};
 
@@ -178,11 +179,26 @@ impl VmPlan {
     /// The VM that is most like `machine`, with these disks.
     pub fn new(machine: &Machine, disks: &[VmDisk]) -> Self {
         let infos: Vec<DiskInfo> = disks.iter().map(|disk| disk.info(machine)).collect();
-        let boots = infos.iter().filter_map(|info| info.boot.as_ref());
-        let (firmware, note) = machine.firmware_for(boots);
-        let mut plan = Self::with_firmware(machine, disks, firmware);
+        let boots = || infos.iter().filter_map(|info| info.boot.as_ref());
+        let (firmware, note) = machine.firmware_for(boots());
+        let mut plan = Self::with_firmware(machine, disks, firmware).with_loaders(boots());
         plan.notes.extend(note.as_deref().map(printable));
         plan
+    }
+
+    /// Under UEFI: makes boot entries of the loaders on the disks where the inventory has none for them.
+    #[must_use]
+    pub fn with_loaders<'a>(mut self, disks: impl IntoIterator<Item = &'a DiskBoot>) -> Self {
+        if self.firmware != VmFirmware::Bios {
+            let added = loaders::add_missing(&mut self.variables, disks);
+            if !added.is_empty() {
+                let list = printable(&added.join(", "));
+                self.notes.push(format!(
+                    "no boot entry of the machine names its disks: the VM has one for {list}"
+                ));
+            }
+        }
+        self
     }
 
     /// The same with a firmware other than the one that the inventory was made under: a stick

@@ -18,8 +18,10 @@ use crate::inventory::{EfiVariable, Firmware, GLOBAL, LoadOption, SECURITY_DATAB
 const SECURE_BOOT_ENABLE: &str = "f0a30bc7-af08-4556-99c4-001009c93a44";
 /// Non-volatile, visible to boot services.
 const NON_VOLATILE_BOOT: u32 = 0x3;
+/// The node that ends a whole device path (UEFI 2.10, 10.3.1).
+pub(super) const END_OF_PATH: [u8; 4] = [0x7f, 0xff, 4, 0];
 /// Non-volatile, visible to boot services and at run time.
-const NON_VOLATILE_RUNTIME: u32 = 0x7;
+pub(super) const NON_VOLATILE_RUNTIME: u32 = 0x7;
 /// The same with authenticated writes.
 const AUTHENTICATED: u32 = 0x27;
 /// Entries beyond this are not carried: a machine has a handful.
@@ -70,8 +72,7 @@ fn portable(data: &[u8]) -> Option<Vec<u8>> {
         .collect();
     nodes.iter().find_map(|node| node.file())?;
     let mut path: Vec<u8> = nodes.iter().flat_map(|node| node.raw).copied().collect();
-    // End of the entire device path.
-    path.extend([0x7f, 0xff, 4, 0]);
+    path.extend(END_OF_PATH);
     let mut data = option.attributes.to_le_bytes().to_vec();
     data.extend(u16::try_from(path.len()).ok()?.to_le_bytes());
     data.extend(option.description);

@@ -1,13 +1,14 @@
 #!/bin/sh
-# Records what the kernel shows of three machines that QEMU emulates, for tests/inventory_recorded.rs.
+# Records what the kernel shows of four machines that QEMU emulates, for tests/inventory_recorded.rs.
 #
-#   record.sh SYSROOT
+#   record.sh SYSROOT [NAME]      all, or the one of that name
 #
 # SYSROOT is an unpacked Debian kernel package with a static busybox (what `cargo xtask image` keeps
 # in its cache under sysroots/). Needs qemu-system-x86, ovmf, xz, kmod (depmod), cpio. The .tree files
 # hold a line for each link (L path target) and each file (F path, its bytes as hexadecimal digits).
 set -eu
 sysroot=$1
+only=${2-}
 here=$(cd "$(dirname "$0")" && pwd)
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
@@ -64,7 +65,7 @@ above() { dir=$1; while [ "$dir" != /sys/devices ] && [ "$dir" != / ]; do echo "
     link "$nic"
     dir=$(readlink -f "$nic")
     link "$dir/device"
-    for name in type address addr_assign_type carrier speed; do file "$dir/$name"; done
+    for name in type address addr_assign_type carrier speed uevent dev_port phys_port_name; do file "$dir/$name"; done
     [ -e "$dir/device" ] && above "$(readlink -f "$dir/device")" >>/dirs
   done
   for pci in /sys/bus/pci/devices/*; do link "$pci"; readlink -f "$pci" >>/dirs; done
@@ -72,8 +73,15 @@ above() { dir=$1; while [ "$dir" != /sys/devices ] && [ "$dir" != / ]; do echo "
     link "$dir/driver"; link "$dir/subsystem"
     for name in idVendor; do file "$dir/$name"; done
     [ -f "$dir/idVendor" ] && file "$dir/serial"
-    if [ -f "$dir/class" ]; then for name in vendor device class; do file "$dir/$name"; done; fi
+    if [ -f "$dir/class" ]; then
+      for name in vendor device class subsystem_vendor subsystem_device acpi_index index label; do
+        file "$dir/$name"
+      done
+      # The header only: what is behind it has the machine's state.
+      echo "F $dir/config $(head -c 64 "$dir/config" | od -An -v -tx1 | tr -d ' \n')"
+    fi
   done
+  for slot in /sys/bus/pci/slots/*; do file "$slot/address"; done
   for path in /sys/class/dmi/id/* /sys/firmware/dmi/tables/* /sys/firmware/efi/efivars/Boot* \
     /sys/firmware/efi/efivars/SecureBoot-* /sys/firmware/efi/efivars/SetupMode-* \
     /proc/cpuinfo /proc/meminfo /proc/sys/kernel/osrelease; do
@@ -93,6 +101,7 @@ drive() { echo "-drive if=none,id=d$1,format=raw,file=$work/$1.img"; }
 record() { # NAME QEMU-OPTIONS...
   name=$1
   shift
+  [ -z "$only" ] || [ "$only" = "$name" ] || return 0
   rm -f "$work/out"
   timeout 300 qemu-system-x86_64 -accel tcg,thread=multi -m 1024 -smp 2,sockets=2 -nodefaults -display none \
     -serial "file:$work/$name.console" -serial "file:$work/out" -no-reboot \
@@ -121,4 +130,15 @@ record sas -machine q35 \
   $(drive 6) -device mptsas1068,id=mpt -device scsi-hd,bus=mpt.0,drive=d6,serial=MPT6,wwn=0x5000c50015ea71ac $(net 1 e1000e)
 record old -machine pc -cpu qemu64 $(drive 0) -device ide-hd,bus=ide.0,drive=d0,serial=IDE0 \
   -device ide-cd,bus=ide.1 $(net 1 e1000)
+# Two ports of one card in a hotplug slot, a card on the board that the firmware numbers, and a RAID
+# controller in another slot. Slots are numbered by PCI Express itself: QEMU's ACPI calls them all 0.
+record slots -machine q35 -global ICH9-LPC.acpi-pci-hotplug-with-bridge-support=off \
+  $(drive 0) -device ide-hd,bus=ide.0,drive=d0,serial=SATA0,model=SAMSUNG-MZ7LH480HAHQ,wwn=0x5002538e40a0b1c2 \
+  $(drive 1) -device nvme,drive=d1,serial=NVME1 \
+  $(drive 2) -device virtio-blk-pci,drive=d2,serial=VBLK2 \
+  -device pcie-root-port,id=raid,chassis=1,slot=7 \
+  $(drive 5) -device megasas,id=mega,bus=raid -device scsi-hd,bus=mega.0,drive=d5,serial=MEGA5 \
+  -device pcie-root-port,id=ports,chassis=2,slot=3 \
+  $(net 1 e1000e),bus=ports,addr=0.0,multifunction=on $(net 2 e1000e),bus=ports,addr=0.1 \
+  $(net 3 virtio-net-pci),acpi-index=1
 wc -c "$here"/*.tree

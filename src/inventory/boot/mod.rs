@@ -56,6 +56,12 @@ pub struct Esp {
     pub partition: u32,
     /// Its unique GUID, which boot entries name it by (GPT only).
     pub guid: Option<String>,
+    /// Its first sector, in logical sectors of the disk.
+    #[serde(default)]
+    pub start_sector: Option<u64>,
+    /// Its length in logical sectors.
+    #[serde(default)]
+    pub sectors: Option<u64>,
     /// Loaders on it, as `/EFI/debian/shimx64.efi`; `None` where its filesystem could not be read.
     pub loaders: Option<Vec<String>>,
 }
@@ -86,6 +92,8 @@ impl DiskBoot {
             .map(|part| Esp {
                 partition: part.number,
                 guid: part.guid.map(|guid| guid.hyphenated().to_string()),
+                start_sector: part.start.0.checked_div(sector.bytes()),
+                sectors: part.len.0.checked_div(sector.bytes()),
                 loaders: window(disk, part).and_then(|esp| files::find(&esp, "efi", ".efi").ok()),
             })
             .collect();

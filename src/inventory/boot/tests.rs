@@ -46,7 +46,7 @@ fn add_esp(disk: &mut [u8]) {
             .arg("::/EFI/BOOT/"),
     );
     let bytes = std::fs::read(image).unwrap();
-    disk[MIB..MIB + bytes.len()].copy_from_slice(&bytes);
+    disk[MIB..][..bytes.len()].copy_from_slice(&bytes);
 }
 
 fn add_grub(disk: &mut [u8]) {
@@ -95,7 +95,7 @@ fn windows_code_on_a_uefi_disk_is_no_bios_system() {
     let mut disk = disk(ESP);
     add_esp(&mut disk);
     let code = b"Invalid partition table\0Error loading operating system\0";
-    disk[300..300 + code.len()].copy_from_slice(code);
+    disk[300..][..code.len()].copy_from_slice(code);
     let boot = look(&disk);
     assert_eq!(boot.boot_code, Some(BootCode::Windows));
     assert_eq!((boot.by_bios, boot.by_uefi), (false, true));

@@ -71,6 +71,7 @@ pub struct Lab {
     files: Vec<(String, Vec<u8>)>,
     script: String,
     memory_mib: u32,
+    qemu: Vec<String>,
 }
 
 impl Default for Lab {
@@ -90,6 +91,7 @@ impl Lab {
             files: Vec::new(),
             script: String::new(),
             memory_mib: 1024,
+            qemu: Vec::new(),
         }
     }
 
@@ -173,6 +175,14 @@ impl Lab {
         self
     }
 
+    /// Further arguments for QEMU, for devices of other kinds; their drivers are to be named with
+    /// [`Self::module`].
+    #[must_use]
+    pub fn qemu(mut self, arguments: &[&str]) -> Self {
+        self.qemu.extend(arguments.iter().map(|&word| word.into()));
+        self
+    }
+
     /// Runs the script to its end and returns what it said.
     ///
     /// # Errors
@@ -238,6 +248,8 @@ impl Lab {
             "-device",
             "virtserialport,name=status,chardev=status",
         ]);
+        let qemu: Vec<&str> = self.qemu.iter().map(String::as_str).collect();
+        let machine = machine.extra(&qemu);
         Ok(Guest {
             machine: machine.start()?,
             folder,

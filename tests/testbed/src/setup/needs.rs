@@ -370,6 +370,60 @@ pub const ALL: &[Need] = &[
         "mkfs.jfs",
         "JFS to read in tests",
     ),
+    need(
+        Purpose::Checks,
+        "syslinux-common",
+        "/usr/lib/syslinux/mbr/mbr.bin",
+        "other boot code that it has to recognise",
+    ),
+    need(
+        Purpose::Checks,
+        "parted",
+        "parted",
+        "boot code that says nothing about a system",
+    ),
+    need(
+        Purpose::Checks,
+        "smartmontools",
+        "smartctl",
+        "a second opinion on the health of disks, in the laboratory",
+    ),
+    need(
+        Purpose::Checks,
+        "hdparm",
+        "hdparm",
+        "a second opinion on hidden sectors",
+    ),
+    need(
+        Purpose::Checks,
+        "nvme-cli",
+        "nvme",
+        "a second opinion on NVMe disks",
+    ),
+    need(
+        Purpose::Checks,
+        "dmidecode",
+        "dmidecode",
+        "a second opinion on what the firmware says",
+    ),
+    need(
+        Purpose::Checks,
+        "pciutils",
+        "lspci",
+        "a second opinion on PCI functions",
+    ),
+    need(
+        Purpose::Checks,
+        "udev",
+        "udevadm",
+        "a second opinion on the names of network cards",
+    ),
+    need(
+        Purpose::Checks,
+        "ethtool",
+        "ethtool",
+        "a second opinion on network cards",
+    ),
 ];
 
 #[cfg(test)]
