@@ -8,4 +8,5 @@
 
 pub mod appliance;
 pub mod console;
+mod numbers;
 mod sticks;
