@@ -364,6 +364,34 @@ fn what_fits_on_the_first_medium_is_no_part_and_what_fits_on_none_is_refused() {
     assert!(scene.stores.iter().all(|store| !store.join("m").exists()));
 }
 
+#[test]
+fn a_plan_counts_the_room_of_all_media_that_are_named() {
+    let scene = Scene::new(&[100, 160]);
+    let image = scene.file("disk.img");
+    disk(&image, 200 * MIB, 8);
+    let [first, second] = [0, 1].map(|number| text(&scene.stores[number]));
+    let plan = |more: &[&str]| {
+        let words = ["plan", "--name", "m", "--disk", text(&image), "--to", first];
+        haulier(&[&words, more].concat())
+    };
+    let alone = plan(&[]);
+    assert_eq!(alone.status.code(), Some(4), "{}", words(&alone));
+    assert!(words(&alone).contains("no room on"), "{}", words(&alone));
+    let both = plan(&["--to", second]);
+    assert_eq!(both.status.code(), Some(0), "{}", words(&both));
+    // The capture says the same.
+    scene.capture(std::slice::from_ref(&image), &[]);
+    assert_eq!(manifest(&scene.part(1))["part"]["number"], 2);
+
+    let since = plan(&["--to", second, "--since", "last"]);
+    assert_eq!(since.status.code(), Some(4), "{}", words(&since));
+    assert!(
+        words(&since).contains("several are named"),
+        "{}",
+        words(&since)
+    );
+}
+
 /// How many lines the journal of the capture in a store has.
 fn lines(store: &Path) -> usize {
     let entries = fs::read_dir(store.join("m"));

@@ -28,5 +28,5 @@ pub mod span;
 
 pub use plan::Plan;
 pub use rescue_map::rescue_map;
-pub use run::{Outcome, Request, find_disks, free_space, run};
+pub use run::{Outcome, Request, find_disks, free_space, refuse_second_pass_over, run};
 pub use span::{More, Store, goes_on_elsewhere};

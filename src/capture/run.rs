@@ -105,6 +105,20 @@ pub fn free_space(directory: &Path) -> Result<ByteLen> {
     Ok(ByteLen(stat.f_bavail.saturating_mul(stat.f_frsize)))
 }
 
+/// A second pass cannot be cut into parts.
+///
+/// # Errors
+/// Refused, when one is asked for and more than one of `stores` are named.
+pub fn refuse_second_pass_over(stores: usize, options: &CaptureOptions) -> Result<()> {
+    if stores > 1 && options.since.is_some() {
+        return Err(Error::refused(
+            "a second pass lies in one store, beside what it builds on, and several are named",
+        )
+        .advise("Name the store of the earlier capture only"));
+    }
+    Ok(())
+}
+
 /// Captures. Every refusal comes before the first byte is written.
 ///
 /// # Errors
@@ -159,12 +173,7 @@ pub fn run(request: &Request<'_>, log: &Log, report: &dyn Report) -> Result<Outc
         Some(directory) => resume::head(&directory.journal(start.span.disk))?,
         None => None,
     };
-    if stores.len() > 1 && request.options.since.is_some() {
-        return Err(Error::refused(
-            "a second pass lies in one store, beside what it builds on, and several are named",
-        )
-        .advise("Name the store of the earlier capture only"));
-    }
+    refuse_second_pass_over(stores.len(), &request.options)?;
     let earlier = since::find(
         &request.store,
         &request.machine,

@@ -41,9 +41,9 @@ pub(super) enum Command {
     },
     /// Show what a capture would read and write; writes nothing
     Plan {
-        /// The directory that the capture would go to
-        #[arg(long, value_name = "STORE")]
-        to: PathBuf,
+        /// The directory that the capture would go to; each further --to is where it would go on
+        #[arg(long, value_name = "STORE", required = true)]
+        to: Vec<PathBuf>,
         /// Print one JSON document
         #[arg(long)]
         json: bool,

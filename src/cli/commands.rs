@@ -180,7 +180,11 @@ fn refuse_second_paths<'a>(machine: &Machine, paths: impl Iterator<Item = &'a Pa
     Ok(())
 }
 
-fn plan(to: &Path, json: bool, options: &CaptureOptions) -> Result<Exit> {
+fn plan(to: &[PathBuf], json: bool, options: &CaptureOptions) -> Result<Exit> {
+    capture::refuse_second_pass_over(to.len(), options)?;
+    let first = to
+        .first()
+        .ok_or_else(|| Error::refused("no store was named"))?;
     let disks = open_disks(options)?;
     for disk in &disks {
         disk.refuse_if_in_use()?;
@@ -188,20 +192,20 @@ fn plan(to: &Path, json: bool, options: &CaptureOptions) -> Result<Exit> {
     let machine = Machine::read(Path::new("/"));
     let name = options.name.as_deref().unwrap_or(&machine.name);
     let word = options.since.as_deref();
-    let earlier = capture::since::find(to, &machine, name, &disks, word, &None)?;
-    let mut plan = Plan::new(
-        &disks,
-        capture::free_space(to)?,
-        options.compression,
-        &secrets(&options.keys)?,
-    )?;
+    let earlier = capture::since::find(first, &machine, name, &disks, word, &None)?;
+    let mut free = ByteLen::ZERO;
+    for store in to {
+        free = ByteLen(free.0.saturating_add(capture::free_space(store)?.0));
+    }
+    let mut plan = Plan::new(&disks, free, options.compression, &secrets(&options.keys)?)?;
     plan.since(&disks, &earlier)?;
     if json {
         print_json(&plan)?
     } else {
         print(&plan.to_text())?
     }
-    plan.refuse_if_too_large(&to.display().to_string())?;
+    let names: Vec<String> = to.iter().map(|store| store.display().to_string()).collect();
+    plan.refuse_if_too_large(&names.join(" and "))?;
     Ok(Exit::Done)
 }
 
