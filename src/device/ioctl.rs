@@ -6,8 +6,7 @@
 
 use rustix::fd::AsFd;
 use rustix::io::Result;
-use rustix::ioctl::{self, Getter, NoArg, Opcode, Setter, opcode};
-use rustix::ioctl::{Ioctl, IoctlOutput};
+use rustix::ioctl::{self, Getter, Ioctl, IoctlOutput, NoArg, Opcode, Setter, opcode};
 use std::ffi::{c_int, c_uint, c_ushort, c_void};
 
 const BLKROSET: Opcode = opcode::none(0x12, 93);
@@ -274,7 +273,8 @@ pub fn nvme_smart_log(device: impl AsFd) -> Result<[u8; 512]> {
     let command = NvmeAdmin(NvmeCommand {
         opcode: 0x02,
         nsid: u32::MAX,
-        addr: u64::try_from(log.as_mut_ptr().addr()).unwrap_or_default(),
+        // The kernel writes there, behind the compiler's back but for this.
+        addr: u64::try_from(log.as_mut_ptr().expose_provenance()).unwrap_or_default(),
         data_len: 512,
         // The number of dwords less one, and the page.
         cdw10: (127 << 16) | 0x02,
