@@ -82,8 +82,7 @@ fn report() -> Box<dyn Report> {
 }
 
 fn inventory(json: bool) -> Result<Exit> {
-    let mut machine = Machine::read(Path::new("/"));
-    machine.look_at_disks();
+    let machine = Machine::here();
     if json {
         print_json(&machine)?
     } else {
@@ -218,11 +217,7 @@ fn capture(to: Vec<PathBuf>, options: CaptureOptions) -> Result<Exit> {
         .next()
         .ok_or_else(|| Error::refused("no store was named"))?;
     let request = Request {
-        machine: {
-            let mut machine = Machine::read(Path::new("/"));
-            machine.look_at_disks();
-            machine
-        },
+        machine: Machine::here(),
         disks: open_disks(&options)?,
         medium: store.medium,
         store: store.path,

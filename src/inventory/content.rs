@@ -4,10 +4,18 @@
 use super::boot::{self, DiskBoot};
 use super::{Bus, FirmwareKind, Machine, health, raid};
 use crate::device::{Disk, ReadAt};
+use std::path::Path;
 
 impl Machine {
-    /// Looks at the disks, each opened read-only, and decides what the installed system is started by.
-    pub fn look_at_disks(&mut self) {
+    /// Looks at this machine and at its disks, each opened read-only, and decides what the installed
+    /// system is started by.
+    pub fn here() -> Self {
+        let mut machine = Self::read(Path::new("/"));
+        machine.look_at_disks();
+        machine
+    }
+
+    fn look_at_disks(&mut self) {
         for disk in &mut self.disks {
             if disk.size_bytes == 0 {
                 continue;

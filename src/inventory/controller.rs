@@ -22,8 +22,7 @@ pub struct Controller {
 
 /// The nearest PCI function above the disk at `dir`.
 pub(super) fn of_disk(root: &SysRoot, dir: &Path) -> Option<Controller> {
-    let is_pci = |dir: &Path| link_name(&dir.join("subsystem")).as_deref() == Some("pci");
-    let pci = dir.ancestors().find(|dir| is_pci(dir))?;
+    let pci = super::nics::pci_above(dir)?;
     let function = super::nics::pci_function(root, pci)?;
     let behind_vmd = pci
         .ancestors()

@@ -124,10 +124,7 @@ fn nic(root: &SysRoot, name: String, dir: &Path) -> Option<NicInfo> {
         .or_else(|| permanent.then(|| attribute(&dir.join("address"))).flatten())
         .map(|mac| mac.to_ascii_lowercase())
         .filter(|mac| mac != "00:00:00:00:00:00");
-    // A virtio card's PCI function is one further up.
-    let pci = device
-        .ancestors()
-        .find(|dir| link_name(&dir.join("subsystem")).as_deref() == Some("pci"));
+    let pci = pci_above(&device);
     Some(NicInfo {
         name_candidates: netname::candidates(root, dir, &device, pci, mac.as_deref()),
         name,
@@ -162,6 +159,12 @@ fn burnt_in(root: &SysRoot, name: &str) -> Option<String> {
         let pairs: Vec<String> = address.iter().map(|b| format!("{b:02x}")).collect();
         pairs.join(":")
     })
+}
+
+/// The nearest PCI function at or above a device: that of a virtio card or disk is one further up.
+pub(super) fn pci_above(dir: &Path) -> Option<&Path> {
+    dir.ancestors()
+        .find(|dir| link_name(&dir.join("subsystem")).as_deref() == Some("pci"))
 }
 
 fn pci_id(dir: &Path) -> Option<String> {

@@ -167,8 +167,7 @@ impl Appliance<'_> {
     }
 
     fn show_machine(&self) -> Machine {
-        let mut machine = Machine::read(Path::new("/"));
-        machine.look_at_disks();
+        let machine = Machine::here();
         say!(self.lines, "{}", machine.to_text());
         machine
     }
