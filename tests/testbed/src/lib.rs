@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! setup ─▶ guest (Debian server disks) ───────┐
+//!          bare (a server without a system) ──┤
 //!          product (the image, the program) ──┴▶ stick ─▶ qemu ─▶ journey ─▶ libvirt
 //!                                                proofs: digest, nvram, QEMU's block statistics
 //! ```
@@ -12,6 +13,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod bare;
 pub mod command;
 pub mod digest;
 pub mod guest;

@@ -8,18 +8,13 @@
 //! in `tests/faults/cuts.rs`, by the hundred.
 
 use fastrand::Rng;
-use haulier_testbed::command::run;
-use haulier_testbed::journey::{self, BOOT, CAPTURE, DISK_SERIAL, Ended, STICK_SERIAL, UNATTENDED};
-use haulier_testbed::product::{Product, scratch};
-use haulier_testbed::qemu::{Bus, Drive, Firmware, Machine, Running};
+use haulier_testbed::bare::BareServer;
+use haulier_testbed::journey::{self, BOOT, CAPTURE, Ended, STICK_SERIAL, UNATTENDED};
+use haulier_testbed::qemu::{Machine, Running};
 use haulier_testbed::stick::Stick;
 use std::fs::File;
 use std::io::Write;
-use std::os::unix::fs::FileExt;
-use std::path::PathBuf;
-use std::process::Command;
 use std::time::{Duration, Instant};
-use tempfile::TempDir;
 
 const MIB: usize = 1 << 20;
 /// Three checkpoints and some.
@@ -45,46 +40,26 @@ fn row(fault: &str, moments: u32) {
 }
 
 struct Scene {
-    folder: TempDir,
-    product: Product,
-    disk: PathBuf,
+    bare: BareServer,
     rng: Rng,
 }
 
 impl Scene {
     fn new() -> Self {
-        let folder = scratch().unwrap();
-        let disk = folder.path().join("disk.img");
-        let mut rng = Rng::with_seed(4);
-        let file = File::create(&disk).unwrap();
-        for at in 0..DISK_MIB {
-            let mut piece = vec![0; MIB];
-            if at % 8 != 7 {
-                rng.fill(&mut piece);
-            }
-            file.write_all_at(&piece, (at * MIB) as u64).unwrap();
-        }
         Self {
-            product: Product::find().unwrap(),
-            folder,
-            disk,
-            rng,
+            bare: BareServer::new(DISK_MIB, 4).unwrap(),
+            rng: Rng::with_seed(4),
         }
     }
 
     fn stick(&self) -> Stick {
-        let path = self.folder.path().join("stick.img");
-        let product = &self.product;
-        let stick = Stick::make(&product.image, &product.lock, &path, STICK_BYTES).unwrap();
+        let stick = self.bare.stick("stick.img", STICK_BYTES).unwrap();
         stick.answer(UNATTENDED).unwrap();
         stick
     }
 
     fn server(&self) -> Machine {
-        Machine::new(Firmware::Bios)
-            .product("Dell Inc.", "PowerEdge R640", "7XK3P52")
-            .disk(Drive::raw(&self.disk, Bus::Sata, DISK_SERIAL))
-            .stays_after_shutdown()
+        self.bare.machine()
     }
 
     /// Somewhere in the boot's log, the data, the tables or the manifest.
@@ -114,22 +89,13 @@ impl Scene {
     fn prove(&self, stick: &Stick, ended: &Ended) {
         assert_eq!(ended.exit_code, 0, "{}", ended.screen);
         assert_eq!(ended.source.writes, 0);
-        run(self.product.command().arg("verify").arg(stick.path())).unwrap();
-        let out = self.folder.path().join("vm");
-        journey::import_to_qemu(&self.product, stick.path(), &out).unwrap();
-        let image = out.join("disk-0.qcow2");
-        run(Command::new("qemu-img").arg("check").arg(&image)).unwrap();
-        run(Command::new("qemu-img")
-            .arg("compare")
-            .arg(&image)
-            .arg(&self.disk))
-        .unwrap();
-        std::fs::remove_dir_all(out).unwrap();
+        self.bare.prove(&[stick.path()], &[]).unwrap();
     }
 
     /// No finished capture is on the stick, by the program's word.
     fn nothing_is_whole(&self, stick: &Stick) {
         let listed = self
+            .bare
             .product
             .command()
             .args(["list", "--json"])

@@ -2,86 +2,23 @@
 //! that was captured before. The servers' disks hold no system, so that a boot of the stick is all
 //! that a test costs.
 
+use haulier_testbed::bare::BareServer;
 use haulier_testbed::command::run;
-use haulier_testbed::journey::{self, BOOT, CAPTURE, DISK_SERIAL, STICK_SERIAL};
-use haulier_testbed::product::{Product, scratch};
-use haulier_testbed::qemu::{Bus, Drive, Firmware, Machine, Running};
+use haulier_testbed::journey::{self, BOOT, CAPTURE, STICK_SERIAL};
+use haulier_testbed::qemu::{Machine, Running};
 use haulier_testbed::stick::Stick;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::Path;
 use std::time::{Duration, Instant};
-use tempfile::TempDir;
 
 const MIB: u64 = 1 << 20;
 /// Seven of eight are noise, so that the image has as much.
-const DISK_MIB: u64 = 272;
+const DISK_MIB: usize = 272;
 /// The image of the stick leaves some 150 MiB.
 const SMALL_STICK: u64 = 256 * MIB;
 const SECOND_SERIAL: &str = "4C530001170816";
 const FOREIGN_SERIAL: &str = "AA00000000000489";
-
-struct Scene {
-    folder: TempDir,
-    product: Product,
-    disk: PathBuf,
-}
-
-impl Scene {
-    fn new(disk_mib: u64) -> Self {
-        let folder = scratch().unwrap();
-        let disk = folder.path().join("disk.img");
-        let mut rng = fastrand::Rng::with_seed(5);
-        let file = File::create(&disk).unwrap();
-        for at in 0..disk_mib {
-            let mut piece = vec![0; MIB as usize];
-            if at % 8 != 7 {
-                rng.fill(&mut piece);
-            }
-            file.write_all_at(&piece, at * MIB).unwrap();
-        }
-        Self {
-            product: Product::find().unwrap(),
-            folder,
-            disk,
-        }
-    }
-
-    fn stick(&self, name: &str, bytes: u64) -> Stick {
-        let path = self.folder.path().join(name);
-        Stick::make(&self.product.image, &self.product.lock, &path, bytes).unwrap()
-    }
-
-    fn server(&self) -> Machine {
-        Machine::new(Firmware::Bios)
-            .product("Dell Inc.", "PowerEdge R640", "7XK3P52")
-            .disk(Drive::raw(&self.disk, Bus::Sata, DISK_SERIAL))
-            .stays_after_shutdown()
-    }
-
-    /// The captures on the sticks are whole, and the one that is imported is the disk as it is now.
-    fn prove(&self, sticks: &[&Path], pick: &[&str]) {
-        run(self.product.command().arg("verify").args(sticks)).unwrap();
-        let out = self.folder.path().join("vm");
-        run(self
-            .product
-            .command()
-            .arg("import")
-            .args(sticks)
-            .args(["--to", "qemu", "--out"])
-            .arg(&out)
-            .args(pick))
-        .unwrap();
-        let image = out.join("disk-0.qcow2");
-        run(Command::new("qemu-img").arg("check").arg(&image)).unwrap();
-        run(Command::new("qemu-img")
-            .arg("compare")
-            .arg(&image)
-            .arg(&self.disk))
-        .unwrap();
-    }
-}
 
 /// A disk that is not plugged in yet, for `plug_stick(NAME)`.
 fn drive(name: &str, path: &Path) -> String {
@@ -107,9 +44,9 @@ fn power_off(machine: &mut Running) {
 
 #[test]
 fn a_server_larger_than_its_stick_goes_on_on_the_next_one_and_on_no_other_disk() {
-    let scene = Scene::new(DISK_MIB);
-    let first = scene.stick("first.img", SMALL_STICK);
-    let second = scene.stick("second.img", SMALL_STICK);
+    let scene = BareServer::new(DISK_MIB, 5).unwrap();
+    let first = scene.stick("first.img", SMALL_STICK).unwrap();
+    let second = scene.stick("second.img", SMALL_STICK).unwrap();
     let foreign = scene.folder.path().join("foreign.img");
     File::create(&foreign)
         .unwrap()
@@ -122,7 +59,7 @@ fn a_server_larger_than_its_stick_goes_on_on_the_next_one_and_on_no_other_disk()
     let before = haulier_testbed::digest::sha256_file(&foreign).unwrap();
 
     let mut machine = scene
-        .server()
+        .machine()
         .stick(first.path(), STICK_SERIAL)
         .extra(&["-blockdev", &drive("stick1", second.path())])
         .extra(&["-blockdev", &drive("foreign", &foreign)])
@@ -159,7 +96,7 @@ fn a_server_larger_than_its_stick_goes_on_on_the_next_one_and_on_no_other_disk()
     let now = haulier_testbed::digest::sha256_file(&foreign).unwrap();
     assert_eq!(before, now, "a disk that is no stick was written to");
     // In any order; and one alone is not enough.
-    scene.prove(&[second.path(), first.path()], &[]);
+    scene.prove(&[second.path(), first.path()], &[]).unwrap();
     let alone = scene
         .product
         .command()
@@ -176,11 +113,30 @@ fn a_server_larger_than_its_stick_goes_on_on_the_next_one_and_on_no_other_disk()
 
 #[test]
 fn a_power_cut_on_the_second_stick_costs_neither_the_first_part_nor_a_checkpoint() {
-    let scene = Scene::new(DISK_MIB);
-    let first = scene.stick("first.img", SMALL_STICK);
-    let second = scene.stick("second.img", SMALL_STICK);
+    // Nobody is there then, and both sticks are.
+    cut_on_the_second_stick(|server, first, second| {
+        let server = server.stick(first.path(), STICK_SERIAL);
+        (first, server.stick(second.path(), SECOND_SERIAL))
+    });
+}
+
+#[test]
+fn after_a_power_cut_on_the_second_stick_that_one_alone_goes_on() {
+    cut_on_the_second_stick(|server, _, second| {
+        (second, server.stick(second.path(), SECOND_SERIAL))
+    });
+}
+
+/// Cuts the power on the second stick, and boots again as `again` says: from which stick, and with
+/// which ones.
+fn cut_on_the_second_stick(
+    again: impl for<'a> Fn(Machine, &'a Stick, &'a Stick) -> (&'a Stick, Machine),
+) {
+    let scene = BareServer::new(DISK_MIB, 5).unwrap();
+    let first = scene.stick("first.img", SMALL_STICK).unwrap();
+    let second = scene.stick("second.img", SMALL_STICK).unwrap();
     let mut machine = scene
-        .server()
+        .machine()
         .stick(first.path(), STICK_SERIAL)
         .extra(&["-blockdev", &drive("stick1", second.path())])
         .start()
@@ -202,31 +158,26 @@ fn a_power_cut_on_the_second_stick_costs_neither_the_first_part_nor_a_checkpoint
     assert!(!machine.serial().text().contains("haulier: exit code"));
     machine.kill().unwrap();
 
-    // Nobody is there now, and both sticks are.
-    first
+    let (booted, machine) = again(scene.machine(), &first, &second);
+    booted
         .answer("unattended = true\nspan = true\nafter = \"poweroff\"\n")
         .unwrap();
     let start = Instant::now();
-    let mut machine = scene
-        .server()
-        .stick(first.path(), STICK_SERIAL)
-        .stick(second.path(), SECOND_SERIAL)
-        .start()
-        .unwrap();
+    let mut machine = machine.start().unwrap();
     let ended = journey::ended(&mut machine, start).unwrap();
     drop(machine);
     assert_eq!(ended.exit_code, 0, "{}", ended.screen);
     assert_eq!(ended.source.writes, 0);
     assert!(ended.screen.contains("going on after"), "{}", ended.screen);
-    scene.prove(&[first.path(), second.path()], &[]);
+    scene.prove(&[first.path(), second.path()], &[]).unwrap();
 }
 
 #[test]
 fn a_second_pass_from_the_keyboard_stores_what_changed_since_the_first() {
-    let scene = Scene::new(64);
-    let stick = scene.stick("stick.img", 2 * SMALL_STICK);
+    let scene = BareServer::new(64, 5).unwrap();
+    let stick = scene.stick("stick.img", 2 * SMALL_STICK).unwrap();
     let mut machine = scene
-        .server()
+        .machine()
         .stick(stick.path(), STICK_SERIAL)
         .start()
         .unwrap();
@@ -255,5 +206,5 @@ fn a_second_pass_from_the_keyboard_stores_what_changed_since_the_first() {
     let second = store.split_whitespace().next().unwrap();
     power_off(&mut machine);
     drop(machine);
-    scene.prove(&[stick.path()], &["--pick", second]);
+    scene.prove(&[stick.path()], &["--pick", second]).unwrap();
 }
