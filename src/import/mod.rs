@@ -5,6 +5,7 @@
 //! Everything that can be refused is refused before the first disk is copied; what is copied lies in
 //! a folder ending in `.partial` until it is whole.
 
+mod changes;
 mod find;
 mod flat;
 mod libvirt;
@@ -18,7 +19,7 @@ use crate::qcow2::Reader;
 use crate::report::{Progress, Report};
 use crate::store::{CaptureFiles, Digest, DiskRecord, FileDigest, Manifest};
 use crate::units::{ByteLen, ByteOffset};
-use crate::vm::{DiskBus, VmDisk, VmPlan};
+use crate::vm::{DiskBus, Profile, VmDisk, VmPlan};
 use crate::{say, warn};
 use sha2::Digest as _;
 use std::fs::{self, File};
@@ -66,6 +67,14 @@ pub struct Options {
     pub name: Option<String>,
     /// One kind of controller for all disks.
     pub disk_bus: Option<DiskBus>,
+    /// Which hardware the VM has.
+    pub profile: Profile,
+    /// The disks stay as they were captured, whatever the system on them would need.
+    pub unchanged: bool,
+    /// The ESP gets the loader that firmware falls back to.
+    pub fallback_loader: bool,
+    /// What opens encrypted disks that are to be changed.
+    pub key_files: Vec<PathBuf>,
     /// A firmware other than the one that the disks or the inventory tell of.
     pub firmware: Option<FirmwareKind>,
 }
@@ -87,6 +96,7 @@ pub fn run(options: &Options, report: &dyn Report) -> Result<()> {
 /// A capture whose small files were read and checked.
 struct Capture<'a> {
     files: &'a dyn CaptureFiles,
+    machine: Machine,
     manifest: Manifest,
     /// With disks by their file names only.
     plan: VmPlan,
@@ -172,11 +182,14 @@ impl<'a> Capture<'a> {
         if let Some(name) = &options.name {
             plan = plan.with_name(name)?;
         }
+        let systems = machine.installed.as_deref().unwrap_or_default();
+        plan = plan.with_profile(options.profile, systems);
         if let Some(bus) = options.disk_bus {
             plan = plan.with_disk_bus(bus);
         }
         Ok(Self {
             files,
+            machine,
             manifest,
             plan,
             merged,

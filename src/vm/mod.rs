@@ -8,11 +8,14 @@ mod bus;
 pub mod libvirt;
 mod loaders;
 pub mod nvram;
+mod profile;
 pub mod qemu;
 mod smbios;
 pub mod varstore;
 
 pub use bus::DiskBus;
+pub(crate) use loaders::best as best_loader;
+pub use profile::Profile;
 
 use crate::device::DiskIdentity;
 use crate::inventory::{
@@ -100,6 +103,8 @@ pub enum VmFirmware {
 pub struct PlannedDisk {
     /// The qcow2 image.
     pub file: PathBuf,
+    /// What the inventory calls the disk.
+    pub source_name: String,
     /// The controller.
     pub bus: DiskBus,
     /// Letters, digits and `_.+- ` only, as long as the controller takes.
@@ -397,6 +402,7 @@ fn planned_disk(file: &Path, info: &DiskInfo, bus: DiskBus, boot_index: usize) -
     shorten(&mut serial, bus.longest_serial());
     PlannedDisk {
         file: file.to_owned(),
+        source_name: info.name.clone(),
         bus,
         serial,
         model: info

@@ -7,7 +7,7 @@ use std::time::Instant;
 #[ignore]
 fn make() {
     let base = Base::get(&|s| println!("{s}")).unwrap();
-    for (name, recipe) in [("plain", Recipe::UEFI), ("novirtio", Recipe::UEFI.without_virtio()), ("xfs", Recipe::UEFI.root(Root::Xfs)), ("btrfs", Recipe::UEFI.root(Root::Btrfs)), ("lvm", Recipe::UEFI.root(Root::Lvm)), ("luks", Recipe::UEFI.root(Root::Luks)), ("md", Recipe::BIOS_MBR.root(Root::Md))] {
+    for (name, recipe) in [("btrfs", Recipe::UEFI.root(Root::Btrfs)), ("lvm", Recipe::UEFI.root(Root::Lvm)), ("luks", Recipe::UEFI.root(Root::Luks)), ("md", Recipe::BIOS_MBR.root(Root::Md))] {
         let start = Instant::now();
         let at = format!("/work/disks/{name}.img");
         std::fs::create_dir_all("/work/disks").unwrap();

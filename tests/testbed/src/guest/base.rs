@@ -158,15 +158,7 @@ impl Base {
     ) -> Result<()> {
         let path = self.directory.join("initrd-without-virtio");
         let initramfs = fs::read(&path).with_context(|| format!("reading {}", path.display()))?;
-        let sum = run(tool("sha1sum").arg(&path))?;
-        let sum = sum.split(' ').next().unwrap_or_default();
-        let image = format!("boot/initrd.img-{release}");
-        file(&image, &initramfs)?;
-        // By it update-initramfs knows that the image is its own.
-        file(
-            &format!("var/lib/initramfs-tools/{release}"),
-            format!("{sum}  /{image}\n").as_bytes(),
-        )?;
+        file(&format!("boot/initrd.img-{release}"), &initramfs)?;
         file("etc/initramfs-tools/conf.d/modules", b"MODULES=list\n")?;
         let modules = METAL.join("\n") + "\n";
         file("etc/initramfs-tools/modules", modules.as_bytes())

@@ -52,8 +52,11 @@ impl Guest {
         let folder = path.parent().unwrap_or(Path::new("."));
         let overlay = tempfile::NamedTempFile::new_in(folder).with_context(doing)?;
         let payload = files::write(overlay.path(), base, &recipe)?;
-        let system = system(base, layout.root.1, folder, overlay.path())?;
-        if recipe.root == Root::Ext4 {
+        let plain = recipe.root == Root::Ext4;
+        // What is only copied from must not look like what is copied to.
+        let uuid = if plain { ROOT_UUID } else { "random" };
+        let system = system(base, layout.root.1, uuid, folder, overlay.path())?;
+        if plain {
             junk::in_free_blocks(base, &system)?;
             // Holes stay holes.
             run(tool("dd")
@@ -92,6 +95,7 @@ impl Guest {
 fn system(
     base: &Base,
     bytes: u64,
+    uuid: &str,
     folder: &Path,
     overlay: &Path,
 ) -> Result<tempfile::NamedTempFile> {
@@ -103,7 +107,7 @@ fn system(
     run_fed(
         base.command("usr/sbin/mke2fs")
             .args(["-q", "-F", "-t", "ext4", "-b", "4096", "-m", "1"])
-            .args(["-L", "root", "-U", ROOT_UUID, "-d", "-"])
+            .args(["-L", "root", "-U", uuid, "-d", "-"])
             .args(["-E", "root_owner=0:0"])
             .arg(filesystem.path()),
         |stdin| {

@@ -178,7 +178,7 @@ impl Machine {
         self
     }
 
-    /// The same in a PCI Express slot, so that udev names it `ens<slot>`.
+    /// The same at a place on the first PCI bus, so that udev names it `enp0s<slot>`.
     #[must_use]
     pub fn network_card_in_slot(mut self, model: &'static str, mac: &str, slot: u8) -> Self {
         self.network_cards.push((model, mac.to_owned(), Some(slot)));
@@ -299,11 +299,7 @@ impl Machine {
             line.add("-netdev", format!("user,id=net{index},restrict=on"));
             let mut device = format!("{model},netdev=net{index},mac={mac}");
             if let Some(slot) = slot {
-                line.add(
-                    "-device",
-                    format!("pcie-root-port,id=slot{slot},chassis={slot},slot={slot}"),
-                );
-                device += &format!(",bus=slot{slot}");
+                device += &format!(",bus=pcie.0,addr={slot:#x}");
             }
             line.add("-device", device);
         }
