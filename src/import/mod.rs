@@ -183,7 +183,11 @@ impl<'a> Capture<'a> {
             plan = plan.with_name(name)?;
         }
         let systems = machine.installed.as_deref().unwrap_or_default();
-        plan = plan.with_profile(options.profile, systems);
+        let chosen = plan.clone().with_profile(options.profile, systems);
+        // Nobody asked for virtio: not where a table would have to be changed for it.
+        if options.profile != Profile::Auto || changes::names_stay(&machine, &chosen, options) {
+            plan = chosen;
+        }
         if let Some(bus) = options.disk_bus {
             plan = plan.with_disk_bus(bus);
         }

@@ -95,7 +95,9 @@ pub(super) fn add_missing<'a>(
 pub(crate) fn best<'a>(paths: &[&'a str]) -> Option<&'a str> {
     let rank = |path: &str| {
         let name = path.rsplit_once('/').map_or(path, |(_, name)| name);
-        KNOWN.iter().position(|known| known.eq_ignore_ascii_case(name))
+        KNOWN
+            .iter()
+            .position(|known| known.eq_ignore_ascii_case(name))
     };
     let ranked = paths.iter().filter_map(|path| Some((rank(path)?, *path)));
     ranked.min().map(|(_, path)| path)

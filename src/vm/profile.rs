@@ -65,10 +65,13 @@ impl System {
         if !drivers.iter().any(|driver| driver.name == "netkvm") {
             return Vec::new();
         }
-        [("vioscsi", DiskBus::VirtioScsi), ("viostor", DiskBus::VirtioBlk)]
-            .into_iter()
-            .filter_map(|(name, bus)| starts(name).then_some(bus))
-            .collect()
+        [
+            ("vioscsi", DiskBus::VirtioScsi),
+            ("viostor", DiskBus::VirtioBlk),
+        ]
+        .into_iter()
+        .filter_map(|(name, bus)| starts(name).then_some(bus))
+        .collect()
     }
 }
 
@@ -189,7 +192,11 @@ mod tests {
         };
         let mut system = System {
             kind: Some(SystemKind::Windows),
-            drivers: Some(vec![driver("viostor", 0), driver("vioscsi", 3), driver("netkvm", 3)]),
+            drivers: Some(vec![
+                driver("viostor", 0),
+                driver("vioscsi", 3),
+                driver("netkvm", 3),
+            ]),
             ..System::default()
         };
         assert_eq!(system.virtio_disks(), [DiskBus::VirtioBlk]);

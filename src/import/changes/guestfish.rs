@@ -58,6 +58,10 @@ impl Session {
             std::fs::File::create(path)
                 .map_err(|e| Error::io(format!("making {}", path.display()), e))
         };
+        // Libvirt's own session is one more thing that may be missing or refuse.
+        if std::env::var_os("LIBGUESTFS_BACKEND").is_none() {
+            command.env("LIBGUESTFS_BACKEND", "direct");
+        }
         let status = command
             .stdin(Stdio::null())
             .stdout(create(&said)?)

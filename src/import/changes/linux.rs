@@ -51,7 +51,10 @@ pub(super) fn change(session: &Session, wanted: &Wanted, plan: &VmPlan) -> Resul
 
 /// A card that keeps its name wherever it is: systemd.link(5).
 fn keep_name(session: &Session, Link { mac, name }: &Link) -> Result<String> {
-    let path = format!("/etc/systemd/network/10-haulier-{}.link", mac.replace(':', ""));
+    let path = format!(
+        "/etc/systemd/network/10-haulier-{}.link",
+        mac.replace(':', "")
+    );
     session.run(&["mkdir-p", "/etc/systemd/network"])?;
     // Bonds, bridges and VLANs have the address of the card below them, but no place on a bus. udev of
     // before 2018 knows a card's type by another word, the path all have.
@@ -60,7 +63,9 @@ fn keep_name(session: &Session, Link { mac, name }: &Link) -> Result<String> {
          [Match]\nMACAddress={mac}\nPath=*pci-*\n\n[Link]\nName={name}\n"
     );
     session.write(&path, &file)?;
-    Ok(format!("{path}: the network card {mac} keeps its name {name}"))
+    Ok(format!(
+        "{path}: the network card {mac} keeps its name {name}"
+    ))
 }
 
 /// Puts UUIDs in place of names in all tables; returns whether the initramfs has one of them.
@@ -83,7 +88,10 @@ fn name_by_uuid(
         if uuid.is_empty() || !uuid.bytes().all(plain) {
             return Err(Error::new(
                 Kind::Unsupported,
-                format!("{name} has no UUID to name it by ({} of the VM)", plan.disks.len()),
+                format!(
+                    "{name} has no UUID to name it by ({} of the VM)",
+                    plan.disks.len()
+                ),
             ));
         }
         uuids.insert(name, format!("UUID={uuid}"));
@@ -192,7 +200,11 @@ fn copy_loader(session: &Session, loader: &str) -> Result<String> {
     let to = format!("{esp}/EFI/BOOT");
     session.run(&["mkdir-p", &to])?;
     let from = loader.rsplit_once('/').map_or("", |(folder, _)| folder);
-    session.run(&["cp", &format!("{esp}{loader}"), &format!("{to}/BOOTX64.EFI")])?;
+    session.run(&[
+        "cp",
+        &format!("{esp}{loader}"),
+        &format!("{to}/BOOTX64.EFI"),
+    ])?;
     // shim loads its second stage from its own folder; fbx64.efi would set up boot entries instead.
     for second in ["grubx64.efi", "mmx64.efi"] {
         let path = format!("{esp}{from}/{second}");

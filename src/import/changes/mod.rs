@@ -97,6 +97,11 @@ pub(super) fn apply(
     Ok(())
 }
 
+/// Whether the names by which the installed system finds its disks mean the same in the VM.
+pub(super) fn names_stay(machine: &Machine, plan: &VmPlan, options: &Options) -> bool {
+    Wanted::new(machine, plan, options).places.is_empty()
+}
+
 /// Makes an overlay beside each image.
 fn overlays(plan: &VmPlan, dir: &OutDir) -> Result<Vec<PathBuf>> {
     let mut overlays = Vec::new();

@@ -68,11 +68,17 @@ impl Wanted {
         let mut sentences = Vec::new();
         if !self.links.is_empty() {
             let names: Vec<&str> = self.links.iter().map(|link| link.name.as_str()).collect();
-            sentences.push(format!("network cards keep their names ({})", names.join(", ")));
+            sentences.push(format!(
+                "network cards keep their names ({})",
+                names.join(", ")
+            ));
         }
         if !self.places.is_empty() {
             let names: Vec<&str> = self.places.iter().map(|(name, _)| name.as_str()).collect();
-            sentences.push(format!("filesystems are named by UUID ({})", names.join(", ")));
+            sentences.push(format!(
+                "filesystems are named by UUID ({})",
+                names.join(", ")
+            ));
         }
         if self.virtio {
             sentences.push("the initramfs gets the virtio drivers".into());
@@ -87,12 +93,17 @@ impl Wanted {
     fn links(&mut self, machine: &Machine, plan: &VmPlan, system: &System) {
         let bound = |mac: &str| {
             let names = system.network.iter().flat_map(|network| &network.names);
-            names.filter_map(|name| name.mac.as_deref()).any(|m| m == mac)
+            names
+                .filter_map(|name| name.mac.as_deref())
+                .any(|m| m == mac)
         };
         let cards = machine.nics.iter().filter_map(|nic| {
             let mac = nic.mac.as_deref()?.to_ascii_lowercase();
             let name = nic.installed_name.clone()?;
-            plan.nics.iter().any(|nic| nic.mac == mac).then_some((mac, name))
+            plan.nics
+                .iter()
+                .any(|nic| nic.mac == mac)
+                .then_some((mac, name))
         });
         let cards: Vec<(String, String)> = cards.collect();
         for (mac, name) in &cards {
@@ -100,7 +111,10 @@ impl Wanted {
                 continue;
             }
             // The kernel's own names: a rule that swaps two of them fails.
-            if name.strip_prefix("eth").is_some_and(|n| n.parse::<u32>().is_ok()) {
+            if name
+                .strip_prefix("eth")
+                .is_some_and(|n| n.parse::<u32>().is_ok())
+            {
                 if cards.len() > 1 {
                     self.notes.push(format!(
                         "the network card {mac} was {name} by the order in which the kernel found the \
@@ -117,11 +131,29 @@ impl Wanted {
     }
 
     fn places(&mut self, plan: &VmPlan, system: &System) {
-        let root = system.command_line.as_ref().and_then(|line| line.root.as_deref());
-        let resume = system.command_line.as_ref().and_then(|line| line.resume.as_deref());
-        let fstab = system.fstab.iter().flatten().map(|entry| entry.spec.as_str());
-        let crypttab = system.crypttab.iter().flatten().map(|entry| entry.spec.as_str());
-        let root_entry = system.fstab.iter().flatten().find(|entry| entry.file == "/");
+        let root = system
+            .command_line
+            .as_ref()
+            .and_then(|line| line.root.as_deref());
+        let resume = system
+            .command_line
+            .as_ref()
+            .and_then(|line| line.resume.as_deref());
+        let fstab = system
+            .fstab
+            .iter()
+            .flatten()
+            .map(|entry| entry.spec.as_str());
+        let crypttab = system
+            .crypttab
+            .iter()
+            .flatten()
+            .map(|entry| entry.spec.as_str());
+        let root_entry = system
+            .fstab
+            .iter()
+            .flatten()
+            .find(|entry| entry.file == "/");
         // Which disk the root lies on is known by its content: the other names follow from its.
         let anchor = [root, root_entry.map(|entry| entry.spec.as_str())]
             .into_iter()
@@ -138,7 +170,9 @@ impl Wanted {
             if self.places.iter().any(|(known, _)| known == name) {
                 continue;
             }
-            let on_root_disk = anchor.as_ref().is_some_and(|anchor| anchor.disk == place.disk);
+            let on_root_disk = anchor
+                .as_ref()
+                .is_some_and(|anchor| anchor.disk == place.disk);
             let disk = match (plan.disks.len(), root_disk) {
                 (1, _) => Some(0),
                 (_, Some(index)) if on_root_disk => Some(index),
@@ -169,7 +203,10 @@ impl Wanted {
             .map(String::as_str)
             .collect();
         let fallback = "/EFI/BOOT/BOOTX64.EFI";
-        if loaders.iter().any(|path| path.eq_ignore_ascii_case(fallback)) {
+        if loaders
+            .iter()
+            .any(|path| path.eq_ignore_ascii_case(fallback))
+        {
             return;
         }
         match best_loader(&loaders) {
@@ -218,7 +255,14 @@ mod tests {
 
     #[test]
     fn names_that_could_end_a_line_are_no_names_of_cards() {
-        for name in ["", "a b", "a\nName=x", "sixteen-letters-", "../x", "eth0;id"] {
+        for name in [
+            "",
+            "a b",
+            "a\nName=x",
+            "sixteen-letters-",
+            "../x",
+            "eth0;id",
+        ] {
             assert!(!is_interface_name(name), "{name:?}");
         }
         assert!(is_interface_name("enp24s0f0np0"));

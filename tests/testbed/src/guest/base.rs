@@ -141,7 +141,9 @@ impl Base {
     /// The release of the installed kernel.
     pub(crate) fn kernel(&self) -> Result<String> {
         let folder = self.file("boot");
-        for entry in fs::read_dir(&folder).with_context(|| format!("reading {}", folder.display()))? {
+        for entry in
+            fs::read_dir(&folder).with_context(|| format!("reading {}", folder.display()))?
+        {
             let name = entry?.file_name();
             if let Some(release) = name.to_str().and_then(|name| name.strip_prefix("vmlinuz-")) {
                 return Ok(release.to_owned());
@@ -180,7 +182,13 @@ impl Base {
 
 /// Changes when the installed system would be another one.
 fn recipe() -> String {
-    let parts = [&[SUITE, HOOK, CRYPTSETUP, WITHOUT_VIRTIO][..], &METAL[..], &PACKAGES[..], &LEFT_OUT[..], &TOOLS[..]];
+    let parts = [
+        &[SUITE, HOOK, CRYPTSETUP, WITHOUT_VIRTIO][..],
+        &METAL[..],
+        &PACKAGES[..],
+        &LEFT_OUT[..],
+        &TOOLS[..],
+    ];
     sha256_hex(parts.concat().join("\n").as_bytes())
 }
 

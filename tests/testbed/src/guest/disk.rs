@@ -99,8 +99,8 @@ fn system(
     folder: &Path,
     overlay: &Path,
 ) -> Result<tempfile::NamedTempFile> {
-    let filesystem = tempfile::NamedTempFile::new_in(folder)
-        .context("making a file for the root filesystem")?;
+    let filesystem =
+        tempfile::NamedTempFile::new_in(folder).context("making a file for the root filesystem")?;
     filesystem.as_file().set_len(bytes)?;
     let mut system = File::open(base.tar()).context("opening the installed system")?;
     let mut overlay = File::open(overlay).context("opening the guest's files")?;

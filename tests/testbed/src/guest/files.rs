@@ -108,9 +108,7 @@ fn configuration(overlay: &mut Overlay, base: &Base, recipe: &Recipe) -> Result<
     overlay.file("etc/fstab", 0o644, recipe.fstab().as_bytes())?;
     let release = base.kernel()?;
     if !recipe.virtio {
-        base.without_virtio(&release, |path, content| {
-            overlay.file(path, 0o644, content)
-        })?;
+        base.without_virtio(&release, |path, content| overlay.file(path, 0o644, content))?;
     }
     for (name, address) in recipe.addresses {
         let unit = format!("[Match]\nName={name}\n\n[Network]\nAddress={address}\n");
@@ -157,7 +155,11 @@ fn configuration(overlay: &mut Overlay, base: &Base, recipe: &Recipe) -> Result<
         )?;
     }
     overlay.directory("boot/grub")?;
-    overlay.file("boot/grub/grub.cfg", 0o600, menu(recipe, &release).as_bytes())
+    overlay.file(
+        "boot/grub/grub.cfg",
+        0o600,
+        menu(recipe, &release).as_bytes(),
+    )
 }
 
 /// The boot menu. Only the serial console is not what every server has: tests listen there.

@@ -14,6 +14,7 @@
 
 mod base;
 mod disk;
+mod entry;
 mod files;
 mod grub;
 mod junk;

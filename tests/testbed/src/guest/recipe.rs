@@ -151,9 +151,9 @@ impl Recipe {
     pub(super) fn root_arguments(&self) -> String {
         match self.root {
             Root::Lvm => "root=/dev/mapper/vg0-root".into(),
-            Root::Luks => format!(
-                "root=/dev/mapper/root cryptopts=source=UUID={LUKS_UUID},target=root"
-            ),
+            Root::Luks => {
+                format!("root=/dev/mapper/root cryptopts=source=UUID={LUKS_UUID},target=root")
+            }
             Root::Btrfs => format!("root=UUID={ROOT_UUID} rootflags=subvol=@"),
             Root::Ext4 | Root::Xfs | Root::Md => format!("root=UUID={ROOT_UUID}"),
         }
@@ -253,9 +253,15 @@ impl Recipe {
         ];
         let mut table =
             format!("label: gpt\nlabel-id: 0E4C9B1A-6D3B-4C43-9E1B-7A5D12C0F0{disk}1\n");
-        let there = parts.into_iter().filter_map(|(part, what)| Some((part?, what)));
+        let there = parts
+            .into_iter()
+            .filter_map(|(part, what)| Some((part?, what)));
         for (number, (part, (kind, name))) in there.enumerate() {
-            table += &format!("{}, type={kind}, {}, name=\"{name}\"\n", at(part), guid(number + 2));
+            table += &format!(
+                "{}, type={kind}, {}, name=\"{name}\"\n",
+                at(part),
+                guid(number + 2)
+            );
         }
         table
     }
