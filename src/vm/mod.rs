@@ -9,8 +9,10 @@ pub mod libvirt;
 mod loaders;
 pub mod nvram;
 pub mod qemu;
+mod shell;
 mod smbios;
 pub mod varstore;
+mod xml;
 
 pub use bus::DiskBus;
 
