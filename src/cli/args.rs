@@ -189,6 +189,9 @@ pub struct ImportArgs {
     /// Firmware instead of the one that the metal had
     #[arg(long, value_enum, value_name = "KIND")]
     pub firmware: Option<crate::inventory::FirmwareKind>,
+    /// Leave disks at their size where a target rounds it up, and the backup GPT where it is
+    #[arg(long)]
+    pub no_pad: bool,
 }
 
 impl From<ImportArgs> for crate::import::Options {
@@ -202,6 +205,7 @@ impl From<ImportArgs> for crate::import::Options {
             name: args.name,
             disk_bus: args.disk_bus,
             firmware: args.firmware,
+            pad: !args.no_pad,
         }
     }
 }

@@ -5,9 +5,14 @@
 //! once, here; each writer still quotes for its own format.
 
 mod bus;
+mod fallback;
+pub mod kubevirt;
 pub mod libvirt;
 mod loaders;
 pub mod nvram;
+pub mod openstack;
+pub mod ovf;
+pub mod proxmox;
 pub mod qemu;
 mod shell;
 mod smbios;
@@ -15,6 +20,7 @@ pub mod varstore;
 mod xml;
 
 pub use bus::DiskBus;
+pub use fallback::without_variables;
 
 use crate::device::DiskIdentity;
 use crate::inventory::{
@@ -102,6 +108,8 @@ pub enum VmFirmware {
 pub struct PlannedDisk {
     /// The qcow2 image.
     pub file: PathBuf,
+    /// What the guest sees.
+    pub size_bytes: u64,
     /// The controller.
     pub bus: DiskBus,
     /// Letters, digits and `_.+- ` only, as long as the controller takes.
@@ -362,6 +370,18 @@ impl VmPlan {
             .saturating_mul(self.threads)
     }
 
+    /// Memory in MiB, rounded up.
+    pub fn memory_mib(&self) -> u64 {
+        self.memory_kib.div_ceil(1024).max(1)
+    }
+
+    /// Numbers of the disks in the order of booting.
+    fn boot_order(&self) -> Vec<usize> {
+        let mut order: Vec<usize> = (0..self.disks.len()).collect();
+        order.sort_by_key(|index| self.disks.get(*index).map(|disk| disk.boot_index));
+        order
+    }
+
     /// The variable store to ship, if there is anything to put into it.
     ///
     /// # Errors
@@ -399,6 +419,7 @@ fn planned_disk(file: &Path, info: &DiskInfo, bus: DiskBus, boot_index: usize) -
     shorten(&mut serial, bus.longest_serial());
     PlannedDisk {
         file: file.to_owned(),
+        size_bytes: info.size_bytes,
         bus,
         serial,
         model: info
@@ -498,6 +519,26 @@ fn printable(text: &str) -> String {
         .collect::<String>()
         .trim()
         .to_owned()
+}
+
+/// The name as a label of the DNS, which Proxmox VE and Kubernetes take (RFC 1123, 2.1): at most `most`
+/// lower-case letters, digits and hyphens, a letter or digit first and last.
+fn dns_label(name: &str, most: usize) -> String {
+    let label: String = name
+        .chars()
+        .map(|c| {
+            if c.is_ascii_alphanumeric() {
+                c.to_ascii_lowercase()
+            } else {
+                '-'
+            }
+        })
+        .take(most)
+        .collect();
+    match label.trim_matches('-') {
+        "" => "machine".into(),
+        label => label.into(),
+    }
 }
 
 /// The file's name where the definition lies beside it.

@@ -82,6 +82,7 @@ pub fn options(capture: &Path, to: Target, out: &Path) -> Options {
         name: None,
         disk_bus: None,
         firmware: None,
+        pad: true,
     }
 }
 
