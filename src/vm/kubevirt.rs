@@ -5,8 +5,9 @@
 //! string to them (bus, model) is checked by KubeVirt's webhook, whose lists are kept to here
 //! (`validating-webhook/admitters/vmi-create-admitter.go`).
 
+use super::label::dns_label;
 use super::shell::quoted;
-use super::{DiskBus, NicModel, PlannedDisk, VmFirmware, VmPlan, dns_label, file_name};
+use super::{DiskBus, NicModel, PlannedDisk, VmFirmware, VmPlan, file_name};
 use crate::inventory::RtcBasis;
 use serde_json::{Map, Value, json};
 

@@ -7,6 +7,7 @@
 mod bus;
 mod fallback;
 pub mod kubevirt;
+mod label;
 pub mod libvirt;
 mod loaders;
 pub mod nvram;
@@ -519,26 +520,6 @@ fn printable(text: &str) -> String {
         .collect::<String>()
         .trim()
         .to_owned()
-}
-
-/// The name as a label of the DNS, which Proxmox VE and Kubernetes take (RFC 1123, 2.1): at most `most`
-/// lower-case letters, digits and hyphens, a letter or digit first and last.
-fn dns_label(name: &str, most: usize) -> String {
-    let label: String = name
-        .chars()
-        .map(|c| {
-            if c.is_ascii_alphanumeric() {
-                c.to_ascii_lowercase()
-            } else {
-                '-'
-            }
-        })
-        .take(most)
-        .collect();
-    match label.trim_matches('-') {
-        "" => "machine".into(),
-        label => label.into(),
-    }
 }
 
 /// The file's name where the definition lies beside it.

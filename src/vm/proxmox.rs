@@ -4,8 +4,9 @@
 //! The option names and values are those of the packages' own schema (qemu-server 9.2:
 //! `PVE::QemuServer`, `::Drive`, `::Network`, `::Machine`).
 
+use super::label::dns_label;
 use super::shell::quoted;
-use super::{DiskBus, MachineType, PlannedDisk, VmFirmware, VmPlan, dns_label, file_name};
+use super::{DiskBus, MachineType, PlannedDisk, VmFirmware, VmPlan, file_name};
 use crate::inventory::RtcBasis;
 use base64ct::{Base64, Encoding as _};
 

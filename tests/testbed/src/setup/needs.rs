@@ -227,6 +227,12 @@ pub const ALL: &[Need] = &[
     ),
     need(
         Purpose::Checks,
+        "virt-v2v",
+        "virt-v2v",
+        "a second reader of OVAs",
+    ),
+    need(
+        Purpose::Checks,
         "python3-pip",
         "pip3",
         "OpenStack's own programs, to hold images against",
