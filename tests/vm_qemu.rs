@@ -2,7 +2,7 @@
 
 mod vm_common;
 
-use haulier::inventory::{Bus, Machine};
+use haulier::inventory::Bus;
 use haulier::vm::{DiskBus, VmDisk, VmPlan, qemu::run_script};
 use proptest::prelude::*;
 use std::fs;
@@ -10,7 +10,7 @@ use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
-use vm_common::{BUSES, add_disk, create_image, server, tool};
+use vm_common::{BUSES, add_disk, create_image, filled, server, tool};
 
 /// Starts the script's VM with its processors stopped, asks what it is made of, ends it.
 fn started(dir: &Path, plan: &VmPlan) -> String {
@@ -105,28 +105,6 @@ fn qemu_takes_many_disks_of_all_kinds_at_once() {
         disks.push(add_disk(&mut machine, Bus::Ide, "ata_piix", 512));
     }
     started(dir.path(), &VmPlan::new(&machine, &disks));
-}
-
-/// A machine whose every string is `text`.
-fn filled(text: &str) -> (Machine, Vec<VmDisk>) {
-    let mut machine = server("bios");
-    let some = || Some(text.to_owned());
-    machine.name = text.into();
-    machine.taken_at = some();
-    machine.smbios.manufacturer = some();
-    machine.smbios.product = some();
-    machine.smbios.serial = some();
-    machine.smbios.family = some();
-    machine.smbios.board_product = some();
-    machine.smbios.chassis_asset_tag = some();
-    machine.smbios.bios_version = some();
-    machine.nics[0].mac = some();
-    let mut disks = vec![add_disk(&mut machine, Bus::Sata, text, 512)];
-    machine.disks[0].serial = some();
-    machine.disks[0].model = some();
-    machine.disks[0].wwn = some();
-    disks[0].source.serial = some();
-    (machine, disks)
 }
 
 /// The words that the shell hands to QEMU.

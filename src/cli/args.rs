@@ -207,6 +207,9 @@ pub struct ImportArgs {
     /// Firmware instead of the one that the metal had
     #[arg(long, value_enum, value_name = "KIND")]
     pub firmware: Option<crate::inventory::FirmwareKind>,
+    /// Leave disks at their size where a target rounds it up, and the backup GPT where it is
+    #[arg(long)]
+    pub no_pad: bool,
 }
 
 impl From<ImportArgs> for crate::import::Options {
@@ -224,6 +227,7 @@ impl From<ImportArgs> for crate::import::Options {
             fallback_loader: args.fallback_loader,
             key_files: args.key_files,
             firmware: args.firmware,
+            pad: !args.no_pad,
         }
     }
 }

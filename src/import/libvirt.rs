@@ -2,6 +2,7 @@
 //! `virsh define`. libvirt is talked to through its own program, which knows every kind of
 //! connection and is there wherever libvirt is used.
 
+use super::changes::Keep;
 use super::{Capture, Options, OutDir, VARS, changes, copy_disks};
 use crate::error::{Error, Kind, Result};
 use crate::report::Report;
@@ -34,7 +35,7 @@ pub(super) fn import(capture: &Capture<'_>, options: &Options, report: &dyn Repo
     plan.nvram = vars.as_ref().map(|_| dir.final_path(VARS));
     capture.say_notes(report);
     copy_disks(capture, &dir, report)?;
-    changes::apply(&capture.machine, &mut plan, &dir, options, report)?;
+    changes::apply(capture, &mut plan, &dir, Keep::Over, options, report)?;
     for disk in &mut plan.disks {
         disk.file = dir.final_path(&disk.file);
     }

@@ -8,9 +8,15 @@
 mod changes;
 mod find;
 mod flat;
+mod grown;
+mod kubevirt;
 mod libvirt;
+mod openstack;
+mod ova;
 mod pieces;
+mod proxmox;
 mod qemu;
+mod raw;
 
 use crate::device::ReadAt;
 use crate::error::{Error, Kind, Result};
@@ -48,6 +54,16 @@ pub enum Target {
     Qemu,
     /// A domain of libvirt
     Libvirt,
+    /// A folder with a script that makes the machine in OpenStack
+    Openstack,
+    /// A folder with a script that makes the machine on a Proxmox VE host
+    Proxmox,
+    /// A folder with manifests for KubeVirt and a script that uploads the disks
+    Kubevirt,
+    /// A file for VMware, VirtualBox and others that read OVF
+    Ova,
+    /// A folder with the disks as they are, for anything else
+    Raw,
 }
 
 /// What is asked for.
@@ -77,6 +93,17 @@ pub struct Options {
     pub key_files: Vec<PathBuf>,
     /// A firmware other than the one that the disks or the inventory tell of.
     pub firmware: Option<FirmwareKind>,
+    /// Whether disks with a GPT grow to sizes that the target does not round, with their backup GPT.
+    pub pad: bool,
+}
+
+impl Options {
+    /// Where to put a folder that needs no place of its own.
+    fn folder(&self, plan: &VmPlan) -> PathBuf {
+        self.out
+            .clone()
+            .unwrap_or_else(|| PathBuf::from(&plan.name))
+    }
 }
 
 /// Imports a capture.
@@ -90,6 +117,11 @@ pub fn run(options: &Options, report: &dyn Report) -> Result<()> {
     match options.to {
         Target::Qemu => qemu::import(&capture, options, report),
         Target::Libvirt => libvirt::import(&capture, options, report),
+        Target::Openstack => openstack::import(&capture, options, report),
+        Target::Proxmox => proxmox::import(&capture, options, report),
+        Target::Kubevirt => kubevirt::import(&capture, options, report),
+        Target::Ova => ova::import(&capture, options, report),
+        Target::Raw => raw::import(&capture, options, report),
     }
 }
 
@@ -100,6 +132,8 @@ struct Capture<'a> {
     manifest: Manifest,
     /// With disks by their file names only.
     plan: VmPlan,
+    /// How each disk is started, where that could be seen.
+    boots: Vec<Option<DiskBoot>>,
     /// For each disk that lies in several images: all of them.
     merged: Vec<Option<Pieces>>,
 }
@@ -143,11 +177,11 @@ impl<'a> Capture<'a> {
         }
         // The images have the first word: a capture of an older program has no other, and one of
         // image files neither.
-        let boots: Vec<DiskBoot> = manifest
+        let boots: Vec<Option<DiskBoot>> = manifest
             .disks
             .iter()
             .zip(&merged)
-            .filter_map(|(record, part)| {
+            .map(|(record, part)| {
                 let sector = record.source.logical_sector_bytes;
                 match part {
                     Some(part) => DiskBoot::look(&part.disk, sector).ok(),
@@ -158,9 +192,10 @@ impl<'a> Capture<'a> {
                 }
             })
             .collect();
-        let (seen, note) = machine.firmware_for(&boots);
+        let (seen, note) = machine.firmware_for(boots.iter().flatten());
         let firmware = options.firmware.unwrap_or(seen);
-        let mut plan = VmPlan::with_firmware(&machine, &disks, firmware).with_loaders(&boots);
+        let mut plan =
+            VmPlan::with_firmware(&machine, &disks, firmware).with_loaders(boots.iter().flatten());
         if options.firmware.is_none() {
             plan.notes
                 .extend(note.map(|note| format!("{note} (--firmware takes the other)")));
@@ -196,6 +231,7 @@ impl<'a> Capture<'a> {
             machine,
             manifest,
             plan,
+            boots,
             merged,
         })
     }
@@ -215,6 +251,13 @@ impl<'a> Capture<'a> {
     /// Says how the VM differs from the machine.
     fn say_notes(&self, report: &dyn Report) {
         for note in &self.plan.notes {
+            warn!(report, "{note}");
+        }
+    }
+
+    /// Says what a target makes of it.
+    fn say_others(&self, notes: &[String], report: &dyn Report) {
+        for note in notes {
             warn!(report, "{note}");
         }
     }
@@ -371,7 +414,7 @@ fn merge_disk(part: &Pieces, record: &DiskRecord, out: &OutDir, report: &dyn Rep
         record.extents.total(),
     );
     let path = out.partial.join(&record.file);
-    let result = flat::write(&part.disk, record.compression, &path, report);
+    let result = flat::write(&part.disk, None, record.compression, &path, report);
     report.end();
     let bytes = result?;
     say!(

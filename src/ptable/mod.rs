@@ -16,7 +16,10 @@ mod ebr;
 mod gpt;
 mod gpt_entry;
 mod gpt_header;
+mod larger;
 mod mbr;
+
+pub use larger::{Larger, larger};
 
 use crate::device::ReadAt;
 use crate::error::{Error, Result};

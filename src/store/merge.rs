@@ -17,6 +17,9 @@ use crate::extent::Extent;
 use crate::qcow2::{Mapping, Reader};
 use crate::units::{ByteLen, ByteOffset};
 
+/// The largest chunk that a manifest may speak of; ours have 4 MiB.
+const LARGEST_CHUNK: u64 = 64 << 20;
+
 /// An image of the disk, or of a part of it.
 pub type Layer = Reader<Box<dyn ReadAt>>;
 
@@ -53,7 +56,9 @@ impl Merged {
                 )));
             }
         }
-        if !chunk_bytes.is_power_of_two() || chunk_bytes < cluster_bytes {
+        // A chunk is held in memory at once.
+        if !(cluster_bytes..=LARGEST_CHUNK).contains(&chunk_bytes) || !chunk_bytes.is_power_of_two()
+        {
             return Err(Error::corrupt(format!(
                 "chunks of {chunk_bytes} bytes and clusters of {cluster_bytes}"
             )));

@@ -1,12 +1,11 @@
 //! [`VmPlan`] as a libvirt domain (<https://libvirt.org/formatdomain.html>), for libvirt 8.2 and
 //! later. Sizes are in KiB throughout, because virt-v2v 2.2 takes every number for KiB.
 
+use super::xml::Xml;
 use super::{
     DiskBus, Hypervisor, MachineType, PlannedDisk, PlannedNic, VmFirmware, VmPlan, smbios,
 };
 use crate::inventory::RtcBasis;
-use quick_xml::Writer;
-use quick_xml::events::{BytesEnd, BytesStart, BytesText, Event};
 use std::path::Path;
 
 /// Where libvirt keeps images on a host that nobody has configured.
@@ -363,57 +362,6 @@ fn letters(mut number: usize) -> String {
         }
         number = number / 26 - 1;
     }
-}
-
-/// Writes elements into memory, which cannot fail; quick-xml escapes every text and attribute.
-struct Xml {
-    writer: Writer<Vec<u8>>,
-    open: Vec<String>,
-}
-
-impl Xml {
-    fn new() -> Self {
-        Self {
-            writer: Writer::new_with_indent(Vec::new(), b' ', 2),
-            open: Vec::new(),
-        }
-    }
-
-    fn event(&mut self, event: Event<'_>) {
-        // Into a Vec: there is no error to meet.
-        let _ = self.writer.write_event(event);
-    }
-
-    fn open(&mut self, name: &str, attributes: &[(&str, &str)]) {
-        self.open.push(name.to_owned());
-        self.event(Event::Start(start(name, attributes)));
-    }
-
-    fn close(&mut self) {
-        if let Some(name) = self.open.pop() {
-            self.event(Event::End(BytesEnd::new(name)));
-        }
-    }
-
-    fn empty(&mut self, name: &str, attributes: &[(&str, &str)]) {
-        self.event(Event::Empty(start(name, attributes)));
-    }
-
-    fn text(&mut self, name: &str, attributes: &[(&str, &str)], text: &str) {
-        self.open(name, attributes);
-        self.event(Event::Text(BytesText::new(text)));
-        self.close();
-    }
-
-    fn finish(self) -> String {
-        let mut text = String::from_utf8_lossy(&self.writer.into_inner()).into_owned();
-        text.push('\n');
-        text
-    }
-}
-
-fn start<'a>(name: &'a str, attributes: &[(&'a str, &'a str)]) -> BytesStart<'a> {
-    BytesStart::new(name).with_attributes(attributes.iter().copied())
 }
 
 #[cfg(test)]

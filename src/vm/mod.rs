@@ -5,15 +5,24 @@
 //! once, here; each writer still quotes for its own format.
 
 mod bus;
+mod fallback;
+pub mod kubevirt;
+mod label;
 pub mod libvirt;
 mod loaders;
 pub mod nvram;
+pub mod openstack;
+pub mod ovf;
 mod profile;
+pub mod proxmox;
 pub mod qemu;
+mod shell;
 mod smbios;
 pub mod varstore;
+mod xml;
 
 pub use bus::DiskBus;
+pub use fallback::without_variables;
 pub(crate) use loaders::best as best_loader;
 pub use profile::Profile;
 
@@ -105,6 +114,8 @@ pub struct PlannedDisk {
     pub file: PathBuf,
     /// What the inventory calls the disk.
     pub source_name: String,
+    /// What the guest sees.
+    pub size_bytes: u64,
     /// The controller.
     pub bus: DiskBus,
     /// Letters, digits and `_.+- ` only, as long as the controller takes.
@@ -365,6 +376,18 @@ impl VmPlan {
             .saturating_mul(self.threads)
     }
 
+    /// Memory in MiB, rounded up.
+    pub fn memory_mib(&self) -> u64 {
+        self.memory_kib.div_ceil(1024).max(1)
+    }
+
+    /// Numbers of the disks in the order of booting.
+    fn boot_order(&self) -> Vec<usize> {
+        let mut order: Vec<usize> = (0..self.disks.len()).collect();
+        order.sort_by_key(|index| self.disks.get(*index).map(|disk| disk.boot_index));
+        order
+    }
+
     /// The variable store to ship, if there is anything to put into it.
     ///
     /// # Errors
@@ -403,6 +426,7 @@ fn planned_disk(file: &Path, info: &DiskInfo, bus: DiskBus, boot_index: usize) -
     PlannedDisk {
         file: file.to_owned(),
         source_name: info.name.clone(),
+        size_bytes: info.size_bytes,
         bus,
         serial,
         model: info

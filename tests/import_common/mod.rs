@@ -86,6 +86,7 @@ pub fn options(capture: &Path, to: Target, out: &Path) -> Options {
         fallback_loader: false,
         key_files: Vec::new(),
         firmware: None,
+        pad: true,
     }
 }
 

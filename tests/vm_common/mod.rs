@@ -3,6 +3,11 @@
 #![allow(unreachable_pub, reason = "a module of several test programs")]
 #![allow(dead_code, reason = "each test program uses a part of it")]
 
+mod programs;
+
+#[allow(unused_imports, reason = "each test program uses a part of it")]
+pub use programs::{Programs, shellcheck};
+
 use haulier::device::DiskIdentity;
 use haulier::inventory::{Bus, DiskInfo, Machine};
 use haulier::units::SectorSize;
@@ -74,6 +79,28 @@ pub fn add_disk(machine: &mut Machine, bus: Bus, driver: &str, sector: u32) -> V
         file: format!("disk-{number}.qcow2").into(),
         source,
     }
+}
+
+/// A machine whose every string is `text`.
+pub fn filled(text: &str) -> (Machine, Vec<VmDisk>) {
+    let mut machine = server("bios");
+    let some = || Some(text.to_owned());
+    machine.name = text.into();
+    machine.taken_at = some();
+    machine.smbios.manufacturer = some();
+    machine.smbios.product = some();
+    machine.smbios.serial = some();
+    machine.smbios.family = some();
+    machine.smbios.board_product = some();
+    machine.smbios.chassis_asset_tag = some();
+    machine.smbios.bios_version = some();
+    machine.nics[0].mac = some();
+    let mut disks = vec![add_disk(&mut machine, Bus::Sata, text, 512)];
+    machine.disks[0].serial = some();
+    machine.disks[0].model = some();
+    machine.disks[0].wwn = some();
+    disks[0].source.serial = some();
+    (machine, disks)
 }
 
 /// Every bus with a driver that stands for it, as the inventory names them.

@@ -2,7 +2,7 @@
 
 use super::mounts::{PlaceName, place_name};
 use crate::import::Options;
-use crate::inventory::{Machine, System, SystemKind};
+use crate::inventory::{DiskBoot, Machine, System, SystemKind};
 use crate::vm::{DiskBus, PlannedDisk, VmFirmware, VmPlan, best_loader};
 use std::path::Path;
 
@@ -31,10 +31,16 @@ pub(super) struct Wanted {
 }
 
 impl Wanted {
-    pub(super) fn new(machine: &Machine, plan: &VmPlan, options: &Options) -> Self {
+    /// `boots` are the plan's disks as they are started.
+    pub(super) fn new(
+        machine: &Machine,
+        boots: &[&DiskBoot],
+        plan: &VmPlan,
+        options: &Options,
+    ) -> Self {
         let mut wanted = Self::default();
-        if options.fallback_loader && plan.firmware != VmFirmware::Bios {
-            wanted.fallback(machine);
+        if options.fallback_loader && plan.firmware != VmFirmware::Bios && !boots.is_empty() {
+            wanted.fallback(boots);
         }
         let systems = machine.installed.as_deref().unwrap_or_default();
         let Some(system) = systems.first() else {
@@ -195,9 +201,8 @@ impl Wanted {
         }
     }
 
-    fn fallback(&mut self, machine: &Machine) {
-        let boots = machine.disks.iter().filter_map(|disk| disk.boot.as_ref());
-        let esps = boots.flat_map(|boot| &boot.esps);
+    fn fallback(&mut self, boots: &[&DiskBoot]) {
+        let esps = boots.iter().flat_map(|boot| &boot.esps);
         let loaders: Vec<&str> = esps
             .flat_map(|esp| esp.loaders.iter().flatten())
             .map(String::as_str)

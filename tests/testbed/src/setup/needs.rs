@@ -221,6 +221,24 @@ pub const ALL: &[Need] = &[
     ),
     need(
         Purpose::Checks,
+        "shellcheck",
+        "shellcheck",
+        "a second opinion on the scripts that make machines elsewhere",
+    ),
+    need(
+        Purpose::Checks,
+        "virt-v2v",
+        "virt-v2v",
+        "a second reader of OVAs",
+    ),
+    need(
+        Purpose::Checks,
+        "python3-pip",
+        "pip3",
+        "OpenStack's own programs, to hold images against",
+    ),
+    need(
+        Purpose::Checks,
         "e2fsprogs",
         "mke2fs",
         "ext2, ext3 and ext4 to read in tests",

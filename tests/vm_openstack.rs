@@ -1,0 +1,248 @@
+//! The files for OpenStack, held against Nova's own reader of images, against a Glance, and against the
+//! parsers of OpenStack's client.
+
+mod import_common;
+#[path = "vm_openstack/site.rs"]
+mod site;
+
+use haulier::import::Target;
+use haulier::inventory::Bus;
+use haulier::vm::openstack::files;
+use haulier::vm::{DiskBus, VmDisk, VmPlan};
+use import_common::{
+    BUSES, Programs, add_disk, capture, filled, import, names, options, server, shellcheck,
+};
+use proptest::prelude::*;
+use serde_json::{Value, json};
+use site::python;
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt;
+
+/// Properties of an image's document that Glance itself knows.
+const GLANCE: [&str; 5] = [
+    "name",
+    "disk_format",
+    "container_format",
+    "min_disk",
+    "min_ram",
+];
+
+#[test]
+fn nova_takes_every_property_of_every_bus_and_firmware() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut paths = Vec::new();
+    let mut documents: Vec<Value> = Vec::new();
+    for firmware in ["bios", "uefi"] {
+        for (bus, driver) in BUSES {
+            for rtc in ["utc", "localtime"] {
+                let mut machine = server(firmware);
+                machine.rtc = serde_json::from_value(json!(rtc)).unwrap();
+                let disks = [add_disk(&mut machine, bus, driver, 512)];
+                for chosen in [None, Some(DiskBus::VirtioScsi)] {
+                    let mut plan = VmPlan::new(&machine, &disks);
+                    plan.firmware = match (firmware, chosen) {
+                        ("uefi", Some(_)) => haulier::vm::VmFirmware::Uefi { secure_boot: true },
+                        _ => plan.firmware,
+                    };
+                    if let Some(bus) = chosen {
+                        plan = plan.with_disk_bus(bus);
+                    }
+                    let image = files(&plan).images.remove(0);
+                    let path = dir.path().join(format!("{}.json", paths.len()));
+                    fs::write(&path, &image).unwrap();
+                    documents.push(serde_json::from_str(&image).unwrap());
+                    paths.push(path);
+                }
+            }
+        }
+    }
+    let said = python("nova_reads.py", |python| python.args(&paths), "");
+    let understood: Vec<Value> = serde_json::from_str(&said).unwrap();
+    assert_eq!(understood.len(), documents.len());
+    for (understood, document) in understood.iter().zip(&documents) {
+        for (key, value) in document.as_object().unwrap() {
+            let glance = ["disk_format", "container_format"].contains(&key.as_str());
+            assert!(
+                glance || &understood[key] == value,
+                "{key}: {understood} {document}"
+            );
+            assert!(
+                value.is_string() || GLANCE.contains(&key.as_str()),
+                "{key} is no text"
+            );
+        }
+    }
+}
+
+/// A server with a boot disk behind a data disk, and the stand-in for the client.
+fn two_disks(firmware: &str) -> (VmPlan, Programs) {
+    let mut machine = server(firmware);
+    let disks = [
+        add_disk(&mut machine, Bus::Nvme, "nvme", 4096),
+        add_disk(&mut machine, Bus::Sata, "ahci", 512),
+    ];
+    let plan = VmPlan::new(&machine, &disks);
+    let plan = plan.with_boot_first(|disk| disk.file.ends_with("disk-1.qcow2"));
+    (plan, client())
+}
+
+/// Gives each thing a name that shows what it was made of.
+fn client() -> Programs {
+    let then = r#"case "$1 $2" in
+      "volume show") echo available ;;
+      *) for last; do :; done; echo "id-of-$last" ;;
+    esac"#;
+    Programs::new(&[("openstack", then)])
+}
+
+#[test]
+fn the_clients_own_parsers_take_every_command_of_the_script() {
+    let (plan, client) = two_disks("uefi");
+    let script = files(&plan).create;
+    shellcheck(&script);
+    let calls = client.run(&script, &["--key-name", "mine"], &[("NETWORK", "lan 1")]);
+    let words: Vec<&[String]> = calls.iter().map(|call| &call[1..]).collect();
+    let said = python(
+        "client_parses.py",
+        |python| python,
+        &json!(words).to_string(),
+    );
+    let meant: Vec<Value> = serde_json::from_str(&said).unwrap();
+    let of = |command: &str| -> Vec<&Value> {
+        meant
+            .iter()
+            .filter(|one| one["command"] == command)
+            .collect()
+    };
+    let images = of("image create");
+    assert_eq!(images.len(), 2);
+    assert_eq!(images[0]["filename"], "disk-0.qcow2");
+    assert_eq!(images[1]["properties"]["hw_firmware_type"], "uefi");
+    assert_eq!(images[1]["properties"]["hw_disk_bus"], "sata");
+    assert_eq!(images[1]["min_disk"], 1);
+    let ports = of("port create");
+    let macs: Vec<_> = ports.iter().map(|port| &port["mac_address"]).collect();
+    assert_eq!(macs, ["b0:26:28:aa:bb:01", "b0:26:28:aa:bb:02"]);
+    assert!(ports.iter().all(|port| port["network"] == "lan 1"));
+    let flavor = of("flavor create")[0];
+    assert_eq!((&flavor["vcpus"], &flavor["ram"]), (&json!(2), &json!(256)));
+    assert_eq!(of("volume create")[0]["image"], "id-of-R640-7XK3P52-disk-0");
+    let server = of("server create")[0];
+    assert_eq!(server["image"], "id-of-R640-7XK3P52-disk-1");
+    assert_eq!(server["flavor"], "id-of-R640-7XK3P52");
+    assert_eq!(server["key_name"], "mine");
+    assert_eq!(server["nics"].as_array().unwrap().len(), 2);
+    let device = &server["block_devices"][0];
+    assert_eq!(device["uuid"], "id-of-R640-7XK3P52-disk-0");
+    assert_eq!(
+        (&device["boot_index"], &device["disk_bus"]),
+        (&json!("1"), &json!("sata"))
+    );
+}
+
+#[test]
+fn the_script_says_what_is_missing_and_takes_a_flavor_that_is_there() {
+    let (plan, client) = two_disks("bios");
+    let script = files(&plan).create;
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("create.sh");
+    fs::write(&path, &script).unwrap();
+    let output = client.output(&path, &[], &[]);
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(
+        !output.status.success() && said.contains("in NETWORK"),
+        "{said}"
+    );
+    let none = [("OPENSTACK", "no-such-client"), ("NETWORK", "lan")];
+    let output = client.output(&path, &[], &none);
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(said.contains("there is no no-such-client here"), "{said}");
+    let calls = client.run(&script, &[], &[("NETWORK", "lan"), ("FLAVOR", "m1.large")]);
+    assert!(calls.iter().all(|call| call[1] != "flavor"));
+    assert!(calls.last().unwrap().contains(&"m1.large".to_owned()));
+}
+
+#[test]
+fn what_openstack_cannot_express_is_said() {
+    let (plan, _) = two_disks("uefi");
+    let notes = files(&plan).notes.join("\n");
+    for words in [
+        "disk-0.qcow2 comes to SATA, because Nova knows no NVMe disks",
+        "disk-0.qcow2 has sectors of 4096 bytes",
+        "all network cards are e1000e",
+        "licences",
+    ] {
+        assert!(notes.contains(words), "{words}: {notes}");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(32))]
+    #[test]
+    fn no_string_of_a_firmware_leaves_its_place(
+        text in r#"[ -~\n\r\t]{0,30}|.{0,20}|(['"`$(){};&|<>,=\\\n]|touch x){0,12}|.{300}"#,
+    ) {
+        let run = |text: &str| {
+            let (machine, disks): (_, Vec<VmDisk>) = filled(text);
+            let plan = VmPlan::new(&machine, &disks);
+            let written = files(&plan);
+            for image in &written.images {
+                serde_json::from_str::<Value>(image).unwrap();
+            }
+            (client().run(&written.create, &[], &[("NETWORK", "lan")]), plan.name)
+        };
+        let ((found, name), (harmless, _)) = (run(&text), run("harmless"));
+        prop_assert_eq!(found.len(), harmless.len());
+        for (found, harmless) in found.iter().zip(&harmless) {
+            prop_assert_eq!(found.len(), harmless.len());
+            // Only the machine's name, which is a slug, is another one.
+            for (word, other) in found.iter().zip(harmless) {
+                prop_assert_eq!(word, &other.replace("harmless", &name));
+            }
+        }
+    }
+}
+
+#[test]
+fn a_glance_takes_the_images_and_gives_the_same_bytes_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut machine = server("uefi");
+    add_disk(&mut machine, Bus::Sata, "ahci", 512);
+    let raw = dir.path().join("disk.img");
+    let file = File::create(&raw).unwrap();
+    file.set_len(import_common::DISK_BYTES).unwrap();
+    file.write_all_at(b"mark", 1 << 20).unwrap();
+    let capture = capture(dir.path(), &machine, &[raw]);
+    let out = dir.path().join("vm");
+    let said = import(&options(&capture, Target::Openstack, &out)).unwrap();
+    assert_eq!(names(&out), ["create.sh", "disk-0.qcow2", "image-0.json"]);
+    assert!(
+        said.iter()
+            .any(|(_, line)| line.contains("OpenStack takes no UEFI variables"))
+    );
+    let glance = dir.path().join("glance");
+    let image = python(
+        "glance_takes.py",
+        |python| {
+            python
+                .arg(&glance)
+                .arg(out.join("image-0.json"))
+                .arg(out.join("disk-0.qcow2"))
+        },
+        "",
+    );
+    let image: Value = serde_json::from_str(&image).unwrap();
+    assert_eq!(image["status"], "active", "{image}");
+    assert_eq!(image["os_hash_algo"], "sha512");
+    let disk = fs::read(out.join("disk-0.qcow2")).unwrap();
+    let digest = <sha2::Sha512 as sha2::Digest>::digest(&disk);
+    let digest: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+    assert_eq!(image["os_hash_value"], digest.as_str());
+    assert_eq!(image["downloaded_sha512"], digest.as_str());
+    assert_eq!(image["virtual_size"], import_common::DISK_BYTES);
+    let document = fs::read_to_string(out.join("image-0.json")).unwrap();
+    let document: Value = serde_json::from_str(&document).unwrap();
+    for (key, value) in document.as_object().unwrap() {
+        assert_eq!(&image[key], value, "{key}");
+    }
+}
