@@ -95,6 +95,16 @@ pub enum MachineType {
     Pc,
 }
 
+impl MachineType {
+    /// QEMU's and libvirt's alias of it, which each version has.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Q35 => "q35",
+            Self::Pc => "pc",
+        }
+    }
+}
+
 /// The firmware that the VM starts with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum VmFirmware {
@@ -152,6 +162,15 @@ pub enum NicModel {
     Virtio,
 }
 
+/// The standard of a trusted platform module.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TpmVersion {
+    /// TPM 1.2, at its fixed address (TIS).
+    V1_2,
+    /// TPM 2.0, with a command buffer (CRB).
+    V2_0,
+}
+
 /// A VM, before it is written for one hypervisor.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VmPlan {
@@ -187,6 +206,8 @@ pub struct VmPlan {
     pub smbios: Smbios,
     /// What the hardware clock counts.
     pub rtc: RtcBasis,
+    /// A new, empty module where the machine had one.
+    pub tpm: Option<TpmVersion>,
     /// What differs from the machine and why, each a sentence.
     pub notes: Vec<String>,
 }
@@ -231,12 +252,23 @@ impl VmPlan {
                 planned_disk(&disk.file, &info, bus, index.saturating_add(1))
             })
             .collect();
+        let tpm = machine
+            .tpm
+            .as_ref()
+            .and_then(|tpm| match tpm.version.as_deref() {
+                Some("2.0") => Some(TpmVersion::V2_0),
+                Some("1.2") => Some(TpmVersion::V1_2),
+                _ => None,
+            });
         if machine.tpm.is_some() {
-            notes.push(
-                "the machine has a TPM and the VM has none: keys sealed with it (BitLocker, \
-                 LUKS by clevis) need their recovery key"
-                    .into(),
-            );
+            let what = match tpm {
+                Some(_) => "gets a new, empty one",
+                None => "has none, because its version is not known",
+            };
+            notes.push(format!(
+                "the machine has a TPM and the VM {what}: keys sealed with it (BitLocker, LUKS by \
+                 clevis) need their recovery key"
+            ));
         }
         let variables = match firmware {
             FirmwareKind::Bios => Vec::new(),
@@ -285,6 +317,7 @@ impl VmPlan {
             nics: machine.nics.iter().filter_map(planned_nic).collect(),
             smbios: smbios::printable(&machine.smbios),
             rtc: machine.rtc.unwrap_or(RtcBasis::Utc),
+            tpm,
             notes,
         };
         plan.settle_machine();

@@ -3,7 +3,7 @@
 //! runs, not where it was written.
 
 use super::shell::quoted;
-use super::{DiskBus, MachineType, PlannedDisk, VmFirmware, VmPlan, file_name, smbios};
+use super::{DiskBus, MachineType, PlannedDisk, TpmVersion, VmFirmware, VmPlan, file_name, smbios};
 use crate::inventory::RtcBasis;
 
 /// AHCI ports of one controller; the first controller of a q35 is `ide`.
@@ -32,6 +32,15 @@ pub fn run_script(plan: &VmPlan) -> String {
         script += &UEFI
             .replace("@CODE@", code)
             .replace("@VARS@", &quoted(&vars_file(plan)));
+    }
+    if let Some(version) = plan.tpm {
+        let (device, standard) = match version {
+            TpmVersion::V1_2 => ("tpm-tis", ""),
+            TpmVersion::V2_0 => ("tpm-crb", "--tpm2"),
+        };
+        script += &TPM
+            .replace("@DEVICE@", device)
+            .replace("@STANDARD@", standard);
     }
     script += "\nexec \"$qemu\" \\\n";
     for (option, value) in options(plan) {
@@ -103,6 +112,10 @@ fn options(plan: &VmPlan) -> Vec<(&'static str, String)> {
             "-drive",
             "\"if=pflash,unit=1,format=raw,file=$vars\"".into(),
         ));
+    }
+    if plan.tpm.is_some() {
+        // Word splitting is wanted: it holds whole options, or nothing.
+        options.push(("$tpm", String::new()));
     }
     disks(plan, &mut options);
     for (index, nic) in plan.nics.iter().enumerate() {
@@ -288,6 +301,20 @@ vars=@VARS@
 if ! [ -w "$vars" ]; then
   echo "$0: cannot write the UEFI variables $PWD/$vars: is this folder on a read-only medium?" >&2
   exit 1
+fi
+"#;
+
+/// The module is a program of its own, which ends with QEMU. Its state stays in the folder `tpm`. A path of a
+/// socket has 107 bytes at most (unix(7)), so the socket is not there.
+const TPM: &str = r#"tpm=
+if command -v swtpm >/dev/null 2>&1; then
+  mkdir -p tpm
+  socket=$(mktemp -u "${XDG_RUNTIME_DIR:-/tmp}/haulier-tpm.XXXXXX")
+  swtpm socket @STANDARD@ --tpmstate dir=tpm --ctrl type=unixio,path="$socket" \
+    --terminate --daemon
+  tpm="-chardev socket,id=tpm,path=$socket -tpmdev emulator,id=tpm,chardev=tpm -device @DEVICE@,tpmdev=tpm"
+else
+  echo "$0: there is no swtpm here: the machine runs without its TPM" >&2
 fi
 "#;
 

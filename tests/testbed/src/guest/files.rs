@@ -46,6 +46,8 @@ WantedBy=multi-user.target
 const SCRIPT: &str = r#"#!/bin/sh -e
 say() { echo "$@" | tee /dev/tty1 > /dev/console; }
 export LC_ALL=C
+# Drivers that the initramfs lacks are still being loaded, and their cards named.
+udevadm settle --timeout=60 || true
 for card in /sys/class/net/*; do
     [ -e "$card/device" ] || continue
     # What networkd has to wait for: its first try may still run.
