@@ -2,10 +2,7 @@
 //! later. Sizes are in KiB throughout, because virt-v2v 2.2 takes every number for KiB.
 
 use super::xml::Xml;
-use super::{
-    DiskBus, Hypervisor, PlannedDisk, PlannedNic, TpmVersion, VmFirmware, VmPlan,
-    smbios,
-};
+use super::{DiskBus, Hypervisor, PlannedDisk, PlannedNic, TpmVersion, VmFirmware, VmPlan, smbios};
 use crate::inventory::RtcBasis;
 use std::path::Path;
 

@@ -70,8 +70,13 @@ fn options(plan: &VmPlan) -> Vec<(&'static str, String)> {
             },
         ),
     ];
-    // Word splitting of $accel is wanted: it holds one or two whole options.
-    options.push(("$accel", "-cpu max".into()));
+    // Word splitting of $accel and $tpm is wanted: they hold whole options, or none.
+    let words = if plan.tpm.is_some() {
+        "$accel $tpm"
+    } else {
+        "$accel"
+    };
+    options.push((words, "-cpu max".into()));
     options.push(("-m", "\"${QEMU_MEMORY:-$memory}M\"".into()));
     options.push((
         "-smp",
@@ -112,10 +117,6 @@ fn options(plan: &VmPlan) -> Vec<(&'static str, String)> {
             "-drive",
             "\"if=pflash,unit=1,format=raw,file=$vars\"".into(),
         ));
-    }
-    if plan.tpm.is_some() {
-        // Word splitting is wanted: it holds whole options, or nothing.
-        options.push(("$tpm", String::new()));
     }
     disks(plan, &mut options);
     for (index, nic) in plan.nics.iter().enumerate() {
@@ -310,8 +311,13 @@ const TPM: &str = r#"tpm=
 if command -v swtpm >/dev/null 2>&1; then
   mkdir -p tpm
   socket=$(mktemp -u "${XDG_RUNTIME_DIR:-/tmp}/haulier-tpm.XXXXXX")
-  swtpm socket @STANDARD@ --tpmstate dir=tpm --ctrl type=unixio,path="$socket" \
-    --terminate --daemon
+  # Not as a daemon, which leaves this folder.
+  swtpm socket @STANDARD@ --tpmstate dir=tpm --ctrl type=unixio,path="$socket" --terminate &
+  waited=0
+  while ! [ -S "$socket" ] && [ "$waited" -lt 100 ]; do
+    sleep 0.1
+    waited=$((waited + 1))
+  done
   tpm="-chardev socket,id=tpm,path=$socket -tpmdev emulator,id=tpm,chardev=tpm -device @DEVICE@,tpmdev=tpm"
 else
   echo "$0: there is no swtpm here: the machine runs without its TPM" >&2
