@@ -13,9 +13,11 @@
     clippy::indexing_slicing
 )]
 
+mod btrfs;
 mod ext;
 mod mapped;
 mod namespace;
+mod ntfs;
 mod stream;
 mod xfs;
 
@@ -74,11 +76,7 @@ pub(crate) trait Tree {
     fn kind(&self, node: Node) -> Result<Kind, Refusal>;
 
     /// Calls `each` for every entry of a directory that can be read, `.` and `..` among them or not.
-    fn entries(
-        &self,
-        directory: Node,
-        each: &mut dyn FnMut(&[u8], Node),
-    ) -> Result<(), Refusal>;
+    fn entries(&self, directory: Node, each: &mut dyn FnMut(&[u8], Node)) -> Result<(), Refusal>;
 
     /// A regular file.
     fn open(&self, file: Node) -> Result<Box<dyn Content + '_>, Refusal>;
@@ -110,10 +108,11 @@ pub(crate) fn open<'a>(
     volume: &'a dyn ReadAt,
     all: &[&'a dyn ReadAt],
 ) -> Option<Result<Box<dyn Tree + 'a>, Refusal>> {
-    let _ = all;
     Some(match name {
         "ext" => ext::Ext::open(volume).map(boxed),
         "xfs" => xfs::Xfs::open(volume).map(boxed),
+        "btrfs" => btrfs::Btrfs::open(volume, all).map(boxed),
+        "ntfs" => ntfs::Ntfs::open(volume).map(boxed),
         _ => return None,
     })
 }
