@@ -552,7 +552,7 @@ fn description(machine: &Machine) -> String {
 
 /// Printable ASCII, which XML 1.0, a shell script's comment and a terminal all take. Firmware
 /// strings have nothing else (SMBIOS 3.7, 6.1.3 allows UTF-8, vendors do not use it).
-fn printable(text: &str) -> String {
+pub(crate) fn printable(text: &str) -> String {
     let shown = |c| if matches!(c, ' '..='~') { c } else { '?' };
     text.chars()
         .map(shown)

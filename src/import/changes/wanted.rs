@@ -3,7 +3,7 @@
 use super::mounts::{PlaceName, place_name};
 use crate::import::Options;
 use crate::inventory::{DiskBoot, Machine, System, SystemKind};
-use crate::vm::{DiskBus, PlannedDisk, VmFirmware, VmPlan, best_loader};
+use crate::vm::{DiskBus, PlannedDisk, VmFirmware, VmPlan, best_loader, printable};
 use std::path::Path;
 
 /// A card that shall keep its name.
@@ -80,7 +80,11 @@ impl Wanted {
             ));
         }
         if !self.places.is_empty() {
-            let names: Vec<&str> = self.places.iter().map(|(name, _)| name.as_str()).collect();
+            let names: Vec<String> = self
+                .places
+                .iter()
+                .map(|(name, _)| printable(name))
+                .collect();
             sentences.push(format!(
                 "filesystems are named by UUID ({})",
                 names.join(", ")
