@@ -1,6 +1,8 @@
 //! What sort of server a guest is: how it starts, what its root filesystem lies on, what its
 //! initramfs has, and which network cards it knows by name.
 
+use super::base::Flavor;
+
 const MIB: u64 = 1 << 20;
 
 /// UUID of the root filesystem.
@@ -56,6 +58,8 @@ pub struct Recipe {
     pub fallback_loader: bool,
     /// Whether its initramfs has the drivers of virtual machines.
     pub virtio: bool,
+    /// Whose parts it has.
+    pub flavor: Flavor,
     /// Static addresses of network cards, by the names that udev gives them: (name, CIDR). Without
     /// any, all cards ask DHCP.
     pub addresses: &'static [(&'static str, &'static str)],
@@ -83,6 +87,7 @@ impl Recipe {
         root: Root::Ext4,
         fallback_loader: true,
         virtio: true,
+        flavor: Flavor::Debian,
         addresses: &[],
     };
     /// BIOS with an MBR, ext4.
@@ -109,6 +114,13 @@ impl Recipe {
     #[must_use]
     pub const fn without_virtio(mut self) -> Self {
         self.virtio = false;
+        self
+    }
+
+    /// The same with dracut and NetworkManager; its initramfs has no driver of virtual machines.
+    #[must_use]
+    pub const fn dracut(mut self) -> Self {
+        self.flavor = Flavor::Dracut;
         self
     }
 

@@ -112,6 +112,19 @@ fn an_initramfs_without_virtio() {
     scene.travels(&Virtual::qemu("virtio"));
 }
 
+#[test]
+#[ignore = "minutes: cargo xtask test --all"]
+fn dracut_and_network_manager() {
+    let recipe = Recipe::UEFI.dracut().addresses(ADDRESSES);
+    let scene = Scene::new(&Metal::new(
+        "Debian 13 with dracut and NetworkManager, UEFI, ext4",
+        recipe,
+        Bus::Sata,
+    ));
+    scene.travels(&Virtual::libvirt("auto"));
+    scene.travels(&Virtual::qemu("virtio"));
+}
+
 /// Both profiles in both hypervisors.
 fn all(name: &'static str, recipe: Recipe, bus: Bus) {
     let scene = Scene::new(&Metal::new(name, recipe, bus));

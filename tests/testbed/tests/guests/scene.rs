@@ -95,7 +95,7 @@ impl Scene {
         let product = Product::find().unwrap();
         let folder = scratch().unwrap();
         let at = |name: &str| folder.path().join(name);
-        let base = Base::get(&|line| println!("{line}")).unwrap();
+        let base = Base::flavored(metal.recipe.flavor, &|line| println!("{line}")).unwrap();
         let guest = Guest::make(&base, metal.recipe, &at("server.img")).unwrap();
         println!("made in {:.0} s", start.elapsed().as_secs_f64());
 
