@@ -52,8 +52,11 @@ fn lvm_root() {
 #[ignore = "minutes: cargo xtask test --all"]
 fn xfs_root_on_nvme() {
     all(
-        "Debian 13, UEFI, XFS",
-        Recipe::UEFI.root(Root::Xfs).addresses(ADDRESSES),
+        "Debian 13, UEFI, XFS, partitions by name",
+        Recipe::UEFI
+            .root(Root::Xfs)
+            .by_place("/dev/nvme0n1p")
+            .addresses(ADDRESSES),
         Bus::Nvme,
     );
 }
