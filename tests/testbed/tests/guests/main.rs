@@ -40,6 +40,18 @@ fn bios_with_a_gpt_on_a_raid_controller() {
 
 #[test]
 #[ignore = "minutes: cargo xtask test --all"]
+fn a_cloud_that_takes_no_variables() {
+    let recipe = Recipe::UEFI.without_fallback_loader().addresses(ADDRESSES);
+    let scene = Scene::new(&Metal::new(
+        "Debian 13, UEFI, ext4, no fallback loader",
+        recipe,
+        Bus::Nvme,
+    ));
+    scene.lands_in_a_cloud();
+}
+
+#[test]
+#[ignore = "minutes: cargo xtask test --all"]
 fn lvm_root() {
     all(
         "Debian 13, UEFI, LVM",

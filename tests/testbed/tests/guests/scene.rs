@@ -212,6 +212,55 @@ impl Scene {
     }
 }
 
+impl Scene {
+    /// Imports it for a cloud that takes no UEFI variables, one file a disk, and boots it with a firmware that
+    /// knows nothing of it.
+    pub(crate) fn lands_in_a_cloud(&self) {
+        let start = Instant::now();
+        let out = self.folder.path().join("cloud");
+        let mut import = self.product.command();
+        import
+            .arg("import")
+            .arg(&self.stick)
+            .args(["--to", "openstack", "--fallback-loader", "--out"])
+            .arg(&out);
+        run(emulated(&mut import, self.folder.path())).unwrap();
+        let changes = fs::read_to_string(out.join("changes.txt")).unwrap();
+        println!("{changes}");
+        assert!(
+            changes.contains("BOOTX64.EFI: a copy of /EFI/debian/shimx64.efi"),
+            "{changes}"
+        );
+        let imported = start.elapsed();
+        let image = out.join("disk-0.qcow2");
+        let info = run(Command::new("qemu-img").arg("info").arg(&image)).unwrap();
+        assert!(!info.contains("backing file"), "{info}");
+        run(Command::new("qemu-img").args(["check", "-q"]).arg(&image)).unwrap();
+
+        let start = Instant::now();
+        let mut running = Machine::new(journey::firmware_of(&self.metal.recipe))
+            .network_card("virtio-net-pci", MAC)
+            .network_card("virtio-net-pci", SECOND_MAC)
+            .disk(Drive::qcow2(&image, Bus::Scsi, DISK_SERIAL))
+            .start()
+            .unwrap();
+        let facts = booted(&self.metal, &mut running);
+        println!(
+            "| {} | {:?} | auto | openstack's image, fresh variables | {} | {:.0} | {:.0} |",
+            self.metal.name,
+            self.metal.bus,
+            if facts == self.facts {
+                "the same"
+            } else {
+                "DIFFERS"
+            },
+            imported.as_secs_f64(),
+            start.elapsed().as_secs_f64(),
+        );
+        assert_eq!(facts, self.facts, "on the metal it was the second");
+    }
+}
+
 /// The guest's hardware; with `overlay` its disks are not written to.
 fn machine(metal: &Metal, guest: &Guest, folder: &TempDir, overlay: bool) -> Machine {
     let mut machine = Machine::new(journey::firmware_of(&metal.recipe))
