@@ -4,11 +4,14 @@
 
 mod map_support;
 
-#[path = "installed/windows.rs"]
-mod windows;
-
+#[path = "installed/hostile.rs"]
+mod hostile;
 #[path = "installed/scene.rs"]
 mod scene;
+#[path = "installed/volumes.rs"]
+mod volumes;
+#[path = "installed/windows.rs"]
+mod windows;
 
 use haulier::inventory::SystemKind;
 use map_support::mount::{Mounted, privileged};

@@ -134,11 +134,12 @@ impl Tree for Ntfs<'_> {
             let stream = mft.attribute(record, DATA, &[])?;
             let stream = stream
                 .ok_or_else(|| Refusal::Damaged(format!("file record {number} has no content")))?;
-            Ok(Box::new(File {
+            let content: Box<dyn Content> = Box::new(File {
                 volume: self.volume,
                 boot: self.boot,
                 stream,
-            }) as Box<dyn Content>)
+            });
+            Ok(content)
         })
     }
 

@@ -58,12 +58,15 @@ struct Inode {
     mode: u32,
 }
 
+/// What is done with an item.
+type Each<'v> = dyn FnMut(Key, &[u8]) -> Result<(), Refusal> + 'v;
+
 /// Items of a range of keys.
 struct Items<'v> {
     low: Key,
     high: Key,
     count: usize,
-    each: &'v mut dyn FnMut(Key, &[u8]) -> Result<(), Refusal>,
+    each: &'v mut Each<'v>,
 }
 
 impl Visit for Items<'_> {
@@ -120,7 +123,7 @@ impl<'a> Btrfs<'a> {
         &self,
         root: Root,
         (low, high): (Key, Key),
-        each: &mut dyn FnMut(Key, &[u8]) -> Result<(), Refusal>,
+        each: &mut Each<'_>,
     ) -> Result<(), Refusal> {
         let mut items = Items {
             low,

@@ -410,6 +410,25 @@ pub const ALL: &[Need] = &[
     ),
     need(
         Purpose::Checks,
+        "cpio",
+        "cpio",
+        "packing an initramfs in tests",
+    ),
+    need(
+        Purpose::Checks,
+        "initramfs-tools-core",
+        "lsinitramfs",
+        "a second opinion on what is in one",
+    ),
+    need(Purpose::Checks, "lz4", "lz4", "packing one as Ubuntu did"),
+    need(
+        Purpose::Checks,
+        "libwin-hivex-perl",
+        "hivexregedit",
+        "registry hives to read in tests",
+    ),
+    need(
+        Purpose::Checks,
         "f2fs-tools",
         "mkfs.f2fs",
         "F2FS to read in tests",
