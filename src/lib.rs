@@ -4,7 +4,7 @@
 //!
 //! ```text
 //! device -> ptable -> volume -> usedmap -> capture -> qcow2 -> store -> import
-//!     inventory ------------------------------------> vm ------^
+//!     files (of what volumes hold) -> inventory -----> vm ------^
 //!     stick (the medium we booted from) -> store
 //! ```
 //!
@@ -21,6 +21,7 @@ pub mod device;
 pub mod error;
 pub mod exit;
 pub mod extent;
+pub(crate) mod files;
 pub mod import;
 pub mod inventory;
 pub mod lost;

@@ -22,6 +22,11 @@ pub(super) enum Command {
         /// Print one JSON document
         #[arg(long)]
         json: bool,
+        /// Look for installed systems on this disk or image file instead of this machine's own disks
+        #[arg(long = "disk", value_name = "DISK")]
+        disks: Vec<PathBuf>,
+        #[command(flatten)]
+        keys: KeyOptions,
     },
     /// Show which bytes of a disk are in use, volume by volume, and why
     Map {

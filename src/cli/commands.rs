@@ -25,7 +25,7 @@ use zeroize::Zeroizing;
 /// Runs one command.
 pub(super) fn run(command: Command) -> Result<Exit> {
     match command {
-        Command::Inventory { json } => inventory(json),
+        Command::Inventory { json, disks, keys } => inventory(json, &disks, &keys),
         Command::Map {
             disk,
             json,
@@ -81,8 +81,19 @@ fn report() -> Box<dyn Report> {
     }
 }
 
-fn inventory(json: bool) -> Result<Exit> {
-    let machine = Machine::here();
+fn inventory(json: bool, disks: &[PathBuf], keys: &KeyOptions) -> Result<Exit> {
+    let secrets = secrets(keys)?;
+    let mut machine = Machine::here();
+    let notes = if disks.is_empty() {
+        machine.look_for_systems(&secrets)
+    } else {
+        let disks: Result<Vec<Disk>> = disks.iter().map(|path| Disk::open(path)).collect();
+        machine.look_for_systems_on(&disks?, &secrets)
+    };
+    let report = report();
+    for note in notes {
+        warn!(report, "{note}");
+    }
     if json {
         print_json(&machine)?
     } else {
@@ -216,15 +227,21 @@ fn capture(to: Vec<PathBuf>, options: CaptureOptions) -> Result<Exit> {
     let store = stores
         .next()
         .ok_or_else(|| Error::refused("no store was named"))?;
+    let disks = open_disks(&options)?;
+    let secrets = secrets(&options.keys)?;
+    let mut machine = Machine::here();
+    for note in machine.look_for_systems_on(&disks, &secrets) {
+        say!(log, "{note}");
+    }
     let request = Request {
-        machine: Machine::here(),
-        disks: open_disks(&options)?,
+        machine,
+        disks,
         medium: store.medium,
         store: store.path,
         further: stores.collect(),
         more: (stdin().is_terminal() && stderr().is_terminal() && options.since.is_none())
             .then_some(&AskOnTerminal as &dyn More),
-        secrets: secrets(&options.keys)?,
+        secrets,
         options,
     };
     let outcome = capture::run(&request, &log, &report)?;

@@ -2,8 +2,11 @@
 //! well they are. Nothing is written to them, and a disk that cannot be read leaves a gap.
 
 use super::boot::{self, DiskBoot};
-use super::{Bus, FirmwareKind, Machine, health, raid};
+use super::{Bus, DiskInfo, FirmwareKind, Machine, health, installed, installed_names, raid};
 use crate::device::{Disk, ReadAt};
+use crate::error::Result;
+use crate::usedmap;
+use crate::volume::crypt::Secrets;
 use std::path::Path;
 
 impl Machine {
@@ -13,6 +16,39 @@ impl Machine {
         let mut machine = Self::read(Path::new("/"));
         machine.look_at_disks();
         machine
+    }
+
+    /// Looks for the systems on this machine's own disks, not those on USB sticks. What of them is not
+    /// known comes back with the reasons, as sentences. What `secrets` open is looked into, in memory.
+    pub fn look_for_systems(&mut self, secrets: &Secrets) -> Vec<String> {
+        let own = self.disks.iter().filter(|disk| is_own(disk));
+        // What cannot be opened is in the inventory with a gap.
+        let disks: Vec<Disk> = own
+            .filter(|disk| disk.size_bytes > 0)
+            .filter_map(|disk| Disk::open(&disk.device()).ok())
+            .collect();
+        self.look_for_systems_on(&disks, secrets)
+    }
+
+    /// The same on these disks, which may be image files.
+    pub fn look_for_systems_on(&mut self, disks: &[Disk], secrets: &Secrets) -> Vec<String> {
+        if disks.is_empty() {
+            return Vec::new();
+        }
+        let found = look(disks, secrets);
+        let found = match found {
+            Ok(found) => found,
+            // Whoever needs the disk will say so too.
+            Err(error) => return vec![format!("no installed system is known: {error}")],
+        };
+        let mut systems = found.systems;
+        installed::by_firmware(&mut systems, &self.firmware);
+        if let Some(first) = systems.first() {
+            self.rtc = self.rtc.or(first.rtc);
+            installed_names::give(&mut self.nics, first);
+        }
+        self.installed = Some(systems);
+        found.notes
     }
 
     fn look_at_disks(&mut self) {
@@ -35,7 +71,7 @@ impl Machine {
         let own: Vec<&DiskBoot> = self
             .disks
             .iter()
-            .filter(|disk| disk.bus != Bus::Usb && !disk.removable)
+            .filter(|disk| is_own(disk))
             .filter_map(|disk| disk.boot.as_ref())
             .collect();
         // No disk that could be read is no verdict about disks.
@@ -78,4 +114,19 @@ impl Machine {
             (None, _) => (booted, None),
         }
     }
+}
+
+fn is_own(disk: &DiskInfo) -> bool {
+    disk.bus != Bus::Usb && !disk.removable
+}
+
+fn look(disks: &[Disk], secrets: &Secrets) -> Result<installed::Found> {
+    let sources: Vec<(&dyn ReadAt, usedmap::DiskInfo)> = disks
+        .iter()
+        .map(|disk| {
+            let content: &dyn ReadAt = disk;
+            (content, usedmap::DiskInfo::from(disk.identity()))
+        })
+        .collect();
+    installed::look(&sources, secrets)
 }

@@ -70,7 +70,7 @@ pub struct Firmware {
 }
 
 /// A `Boot####` variable, decoded.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BootEntry {
     /// The `####`.
     pub number: u16,

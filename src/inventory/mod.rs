@@ -13,6 +13,8 @@ pub mod device_path;
 mod disks;
 mod firmware;
 mod health;
+pub mod installed;
+mod installed_names;
 mod multipath;
 mod name;
 mod netname;
@@ -32,6 +34,7 @@ pub use firmware::{
     BootEntry, EfiVariable, Firmware, FirmwareKind, GLOBAL, LoadOption, SECURITY_DATABASE,
 };
 pub use health::{HiddenArea, Smart};
+pub use installed::{System, SystemKind};
 pub(crate) use name::slug;
 pub use netname::NameCandidates;
 pub use nics::{NicInfo, PciInfo, PciKind};
@@ -85,14 +88,10 @@ pub struct Machine {
     /// PCI functions.
     #[serde(default)]
     pub pci: Vec<PciInfo>,
-    /// The installed system; not looked at yet, so always `None`.
+    /// The installed systems, the one that starts first in front; `None` where nobody looked.
     #[serde(default)]
-    pub installed: Option<Installed>,
+    pub installed: Option<Vec<System>>,
 }
-
-/// What the installed system says of itself: no member yet.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Installed {}
 
 /// How much memory there is.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]

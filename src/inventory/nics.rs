@@ -27,6 +27,8 @@ pub struct NicInfo {
     pub speed_mbit: Option<u32>,
     /// Names that the installed system may know it by.
     pub name_candidates: NameCandidates,
+    /// The name that the installed system knows it by, where that follows from its files.
+    pub installed_name: Option<String>,
 }
 
 /// A PCI function, for the record: what drivers the machine had.
@@ -138,6 +140,7 @@ fn nic(root: &SysRoot, name: String, dir: &Path) -> Option<NicInfo> {
         link: number::<u8>(&dir.join("carrier")).map(|carrier| carrier == 1),
         // -1 without a link.
         speed_mbit: number(&dir.join("speed")),
+        installed_name: None,
     })
 }
 

@@ -1,6 +1,6 @@
 //! The inventory as a technician reads it on a 80x24 console.
 
-use super::{FirmwareKind, Machine, Smbios};
+use super::{FirmwareKind, Machine, Smbios, System};
 use crate::units::ByteLen;
 
 /// Columns of the narrowest console: the last one stays free, because writing it wraps on some.
@@ -11,10 +11,13 @@ const INDENT: usize = 10;
 const ROWS: usize = 10;
 /// Lines about what hides disks; the table of cards gives way to them.
 const HIDDEN: usize = 2;
+/// Lines about installed systems; so does it to them.
+const SYSTEMS: usize = 2;
 
 pub(super) fn machine(machine: &Machine) -> String {
     let mut text = String::new();
     let hidden = hidden(machine);
+    let systems = systems(machine);
     line(&mut text, "Machine:", &name(machine));
     line(&mut text, "Firmware:", &firmware(machine));
     line(&mut text, "CPU:", &cpu(machine));
@@ -49,7 +52,8 @@ pub(super) fn machine(machine: &Machine) -> String {
         &mut text,
         "Network:",
         "no card found",
-        ROWS.saturating_sub(hidden.len()),
+        ROWS.saturating_sub(hidden.len())
+            .saturating_sub(systems.len()),
         None,
         machine
             .nics
@@ -69,10 +73,57 @@ pub(super) fn machine(machine: &Machine) -> String {
             })
             .collect(),
     );
+    for system in &systems {
+        line(&mut text, "System:", system);
+    }
     for sentence in &hidden {
         line(&mut text, "Hidden:", sentence);
     }
     text
+}
+
+/// A line for each installed system, at most [`SYSTEMS`].
+fn systems(machine: &Machine) -> Vec<String> {
+    let Some(systems) = &machine.installed else {
+        return Vec::new();
+    };
+    if systems.is_empty() {
+        return vec!["none found on the disks".into()];
+    }
+    let mut lines: Vec<String> = systems.iter().map(system).collect();
+    if lines.len() > SYSTEMS {
+        let rest = lines.split_off(SYSTEMS - 1);
+        lines.push(format!("and {} more", rest.len()));
+    }
+    lines
+}
+
+/// `Debian GNU/Linux 13 (trixie), web1, 6.12.57-amd64, on ext4 of sda2`
+fn system(system: &System) -> String {
+    let root = &system.root;
+    let place = match (&root.volume, root.disks.as_slice(), root.partition) {
+        (Some(volume), ..) => volume.clone(),
+        (None, [disk], Some(number)) => {
+            let infix = if disk.ends_with(|c: char| c.is_ascii_digit()) {
+                "p"
+            } else {
+                ""
+            };
+            format!("{disk}{infix}{number}")
+        }
+        (None, disks, _) => disks.join(", "),
+    };
+    if system.kind.is_none() {
+        return format!("unknown: {place} is {}, and has no key yet", root.filesystem);
+    }
+    let kernel = system.kernels.as_ref().and_then(|kernels| kernels.first());
+    let facts = [
+        Some(clipped(system.name.as_deref().unwrap_or("unknown"), 34)),
+        system.hostname.clone(),
+        kernel.map(|kernel| kernel.release.clone()),
+        Some(format!("{} on {place}", root.filesystem)),
+    ];
+    facts.into_iter().flatten().collect::<Vec<_>>().join(", ")
 }
 
 /// At most [`HIDDEN`] sentences, the last of which counts what has no room.

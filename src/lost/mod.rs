@@ -18,12 +18,12 @@
 )]
 
 mod claims;
-mod ext;
+pub(crate) mod ext;
 mod loss;
-mod names;
-mod ntfs;
+pub(crate) mod names;
+pub(crate) mod ntfs;
 mod source;
-mod xfs;
+pub(crate) mod xfs;
 
 pub use loss::{Loss, What};
 
@@ -139,9 +139,13 @@ impl<'a> Losses<'a> {
         let words = match &volume.holds {
             Holds::Filesystem(name) => in_filesystem(name, &volume.volume, &lost),
             Holds::Pieces(pieces) => in_pieces(pieces, &lost),
-            Holds::Member { what, metadata } => in_member(what, metadata, &lost),
+            Holds::Member { what, metadata, .. } => in_member(what, metadata, &lost),
             Holds::Swap => all(&lost, &What::outside("swap space")),
             Holds::Closed(reason) => all(&lost, &What::unknown(reason)),
+            Holds::Locked { what, .. } => {
+                let why = format!("it is in {what}, which no secret that was given opens");
+                all(&lost, &What::unknown(why))
+            }
         };
         let mut told: Vec<RunCollector> = self.left.iter().map(|_| RunCollector::new()).collect();
         for (disk, place, what) in placed(&hits, &words) {

@@ -25,7 +25,7 @@ const MAX_PASSES: usize = 4;
 
 /// An entry of a directory.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Entry<'a> {
+pub(crate) struct Entry<'a> {
     pub name: &'a [u8],
     pub inode: u64,
 }

@@ -167,7 +167,10 @@ impl Appliance<'_> {
     }
 
     fn show_machine(&self) -> Machine {
-        let machine = Machine::here();
+        let mut machine = Machine::here();
+        for note in machine.look_for_systems(&Secrets::new()) {
+            say!(self.log, "{note}");
+        }
         say!(self.lines, "{}", machine.to_text());
         machine
     }
@@ -380,10 +383,16 @@ impl Appliance<'_> {
     fn write(
         &self,
         stick: &Stick,
-        machine: Machine,
+        mut machine: Machine,
         choice: Choice,
         answers: &AnswerArgs,
     ) -> Result<Outcome> {
+        // What is encrypted can be seen now.
+        if !choice.secrets.is_empty() {
+            for note in machine.look_for_systems_on(&choice.disks, &choice.secrets) {
+                say!(self.log, "{note}");
+            }
+        }
         let store = stick::open_store(stick, self.lines)?;
         let path = store.path().to_owned();
         let bars = Bars::new(self.consoles.clone());

@@ -10,8 +10,9 @@ use super::region::{RegionKind, State};
 use crate::device::ReadAt;
 use crate::error::Result;
 use crate::extent::{Extent, ExtentList};
-use crate::volume::SharedVolume;
+use crate::ptable::DiskId;
 use crate::volume::crypt::Secrets;
+use crate::volume::{DiskIndex, SharedVolume};
 
 /// One volume.
 pub(crate) struct Surveyed<'a> {
@@ -21,6 +22,32 @@ pub(crate) struct Surveyed<'a> {
     pub volume: SharedVolume<'a>,
     /// What is in it.
     pub holds: Holds,
+    /// Where it comes from.
+    pub origin: Whence,
+}
+
+/// Where a volume comes from.
+#[derive(Debug, Clone)]
+pub(crate) struct Whence {
+    /// The disks that it has bytes on, ascending.
+    pub disks: Vec<DiskIndex>,
+    /// The volumes that it is made of, or the one that it is a partition of, by their place.
+    pub of: Vec<usize>,
+    /// What it is made as, if it is made of others: `vg0/root`, `md0`.
+    pub made: Option<String>,
+    /// If it is a partition of a disk.
+    pub partition: Option<PartitionNames>,
+}
+
+/// What a partition is known by.
+#[derive(Debug, Clone)]
+pub(crate) struct PartitionNames {
+    /// In the kernel's numbering.
+    pub number: u32,
+    /// As `PARTUUID=` names it, lower case; on MBR the disk's signature and the number.
+    pub uuid: Option<String>,
+    /// As `PARTLABEL=` names it.
+    pub label: Option<String>,
 }
 
 /// What is in a volume.
@@ -37,6 +64,17 @@ pub(crate) enum Holds {
         what: String,
         /// Labels, superblocks, headers, key slots.
         metadata: ExtentList,
+        /// Whether it is an encrypted volume.
+        is_encryption: bool,
+        /// The set's or the encrypted volume's UUID.
+        uuid: Option<String>,
+    },
+    /// An encrypted volume that no secret that was given opens.
+    Locked {
+        /// As it calls itself: `LUKS2`.
+        what: String,
+        /// Its UUID.
+        uuid: Option<String>,
     },
     /// Swap space.
     Swap,
@@ -80,8 +118,46 @@ pub(crate) fn survey<'a>(
             name: name_of(&composition, id, node, &names),
             volume: SharedVolume::clone(&node.volume),
             holds: holds(node),
+            origin: whence(&composition, id, node),
         })
         .collect())
+}
+
+fn whence(composition: &Composition<'_>, id: NodeId, node: &Node<'_>) -> Whence {
+    let (of, made) = match &node.origin {
+        Origin::Disk(_) => (Vec::new(), None),
+        Origin::Partition { of, .. } => (vec![of.0], None),
+        Origin::Made { of, name, .. } => (of.iter().map(|id| id.0).collect(), Some(name.clone())),
+    };
+    Whence {
+        disks: composition.disks_of(id),
+        of,
+        made,
+        partition: partition_names(composition, node),
+    }
+}
+
+/// Only partitions of disks: those of arrays have no names that a system would use.
+fn partition_names(composition: &Composition<'_>, node: &Node<'_>) -> Option<PartitionNames> {
+    let Origin::Partition { of, number, .. } = &node.origin else {
+        return None;
+    };
+    let Origin::Disk(disk) = composition.node(*of)?.origin else {
+        return None;
+    };
+    let table = composition.table(disk)?;
+    let partition = table.partitions.iter().find(|p| p.number == *number)?;
+    let uuid = match (partition.guid, table.id) {
+        (Some(guid), _) => Some(guid.hyphenated().to_string()),
+        // As the kernel does for MBR (`block/partitions/msdos.c`).
+        (None, Some(DiskId::Mbr(signature))) => Some(format!("{signature:08x}-{number:02x}")),
+        _ => None,
+    };
+    Some(PartitionNames {
+        number: *number,
+        uuid,
+        label: partition.name.clone(),
+    })
 }
 
 fn name_of(
@@ -128,10 +204,13 @@ fn found(finding: &Finding) -> Holds {
                 Some(used) if finding.state == Some(State::Clean) => Holds::Member {
                     what,
                     metadata: used.extents.clone(),
+                    is_encryption: finding.kind == RegionKind::Encrypted,
+                    uuid: finding.uuid.clone(),
                 },
-                _ if finding.kind == RegionKind::Encrypted => Holds::Closed(format!(
-                    "it is in {what}, which no secret that was given opens"
-                )),
+                _ if finding.kind == RegionKind::Encrypted => Holds::Locked {
+                    what,
+                    uuid: finding.uuid.clone(),
+                },
                 _ => Holds::Closed(format!("it is in {what}, which could not be put together")),
             }
         }

@@ -20,20 +20,28 @@ const MAX_GAPS: usize = 2;
 /// How many blocks of maps may be read in one walk: as many as there are. Only a map that points back
 /// into itself has more.
 #[derive(Debug)]
-pub(super) struct Budget {
+pub(crate) struct Budget {
     left: u64,
     spent: bool,
 }
 
 impl Budget {
-    pub(super) fn new(sb: &Superblock) -> Self {
+    pub(crate) fn new(sb: &Superblock) -> Self {
         Self {
             left: sb.blocks_count,
             spent: false,
         }
     }
 
-    pub(super) fn is_spent(&self) -> bool {
+    /// So many blocks.
+    pub(crate) fn of(blocks: u64) -> Self {
+        Self {
+            left: blocks,
+            spent: false,
+        }
+    }
+
+    pub(crate) fn is_spent(&self) -> bool {
         self.spent
     }
 
@@ -48,7 +56,7 @@ impl Budget {
 
 /// What a map has.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Found {
+pub(crate) enum Found {
     /// A block of the map itself.
     Map(u64),
     /// Blocks of the file.
@@ -63,7 +71,7 @@ pub(super) enum Found {
 }
 
 /// A file's map.
-pub(super) struct Blocks<'a> {
+pub(crate) struct Blocks<'a> {
     volume: &'a dyn ReadAt,
     sb: &'a Superblock,
     inode: &'a Inode,
@@ -72,7 +80,7 @@ pub(super) struct Blocks<'a> {
 }
 
 impl<'a> Blocks<'a> {
-    pub(super) fn new(
+    pub(crate) fn new(
         volume: &'a dyn ReadAt,
         sb: &'a Superblock,
         inode: &'a Inode,
@@ -88,7 +96,7 @@ impl<'a> Blocks<'a> {
     }
 
     /// Calls `each` for everything in it that can be read.
-    pub(super) fn each(&mut self, each: &mut dyn FnMut(Found)) {
+    pub(crate) fn each(&mut self, each: &mut dyn FnMut(Found)) {
         let inode = self.inode;
         if inode.has_extents {
             self.node(&inode.block, None, each);
@@ -103,7 +111,7 @@ impl<'a> Blocks<'a> {
     }
 
     /// What could not be followed, for people.
-    pub(super) fn into_gaps(self) -> Vec<String> {
+    pub(crate) fn into_gaps(self) -> Vec<String> {
         self.gaps
     }
 

@@ -24,7 +24,7 @@ use crate::usedmap::ext::Superblock;
 use std::cell::Cell;
 
 /// Calls `each` for every entry that can be read, of as many blocks as are `left`.
-pub(super) fn entries(
+pub(crate) fn entries(
     volume: &dyn ReadAt,
     sb: &Superblock,
     directory: &Numbered<'_>,
@@ -59,7 +59,7 @@ pub(super) fn entries(
 }
 
 /// The entries in one block, or in what is inline.
-pub(super) fn in_block(bytes: &[u8], each: &mut dyn FnMut(Entry<'_>)) {
+pub(crate) fn in_block(bytes: &[u8], each: &mut dyn FnMut(Entry<'_>)) {
     const HEADER: usize = 8;
     let mut rest = bytes;
     while rest.len() >= HEADER {

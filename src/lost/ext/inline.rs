@@ -25,7 +25,7 @@ const OLD_INODE: usize = 128;
 const HEADER: usize = 0x10;
 
 /// Calls `each` for every entry.
-pub(super) fn entries(directory: &Numbered<'_>, each: &mut dyn FnMut(Entry<'_>)) {
+pub(crate) fn entries(directory: &Numbered<'_>, each: &mut dyn FnMut(Entry<'_>)) {
     let block = &directory.inode.block;
     each(Entry {
         name: b"..",
@@ -36,7 +36,7 @@ pub(super) fn entries(directory: &Numbered<'_>, each: &mut dyn FnMut(Entry<'_>))
 }
 
 /// The value of `system.data`.
-fn system_data(raw: &[u8]) -> Option<&[u8]> {
+pub(crate) fn system_data(raw: &[u8]) -> Option<&[u8]> {
     let extra = usize::from(read_u16le(raw, OLD_INODE));
     let body = raw.get(OLD_INODE..)?.get(extra..)?;
     if read_u32le(body, 0) != MAGIC {

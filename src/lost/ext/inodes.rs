@@ -27,7 +27,7 @@ const MAX_GAPS: usize = 2;
 
 /// What kind of file an inode is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(crate) enum Kind {
     Regular,
     Directory,
     Link,
@@ -36,7 +36,7 @@ pub(super) enum Kind {
 }
 
 /// An inode in use.
-pub(super) struct Numbered<'a> {
+pub(crate) struct Numbered<'a> {
     pub number: u32,
     pub inode: Inode,
     /// As it is on the disk.
@@ -44,7 +44,7 @@ pub(super) struct Numbered<'a> {
 }
 
 impl Numbered<'_> {
-    pub(super) fn kind(&self) -> Kind {
+    pub(crate) fn kind(&self) -> Kind {
         match self.inode.kind {
             S_IFREG => Kind::Regular,
             S_IFDIR => Kind::Directory,
@@ -55,12 +55,12 @@ impl Numbered<'_> {
         }
     }
 
-    pub(super) fn is_inline(&self) -> bool {
+    pub(crate) fn is_inline(&self) -> bool {
         self.inode.flags & INLINE_DATA != 0
     }
 
     /// Whether `i_block` says where its blocks are.
-    pub(super) fn has_map(&self) -> bool {
+    pub(crate) fn has_map(&self) -> bool {
         match self.kind() {
             _ if self.is_inline() => false,
             Kind::Regular | Kind::Directory => true,
@@ -71,7 +71,7 @@ impl Numbered<'_> {
 }
 
 /// Calls `each` for every inode of a group that is in use. What could not be read, for people.
-pub(super) fn of_group(
+pub(crate) fn of_group(
     volume: &dyn ReadAt,
     sb: &Superblock,
     group: u64,
@@ -120,7 +120,7 @@ pub(super) fn of_group(
 }
 
 /// One inode by its number.
-pub(super) fn one(
+pub(crate) fn one(
     volume: &dyn ReadAt,
     sb: &Superblock,
     number: u32,

@@ -13,11 +13,11 @@
     clippy::indexing_slicing
 )]
 
-mod blocks;
-mod directory;
+pub(crate) mod blocks;
+pub(crate) mod directory;
 mod fixed;
-mod inline;
-mod inodes;
+pub(crate) mod inline;
+pub(crate) mod inodes;
 
 use super::claims::{Claims, Owner};
 use super::loss::What;

@@ -27,7 +27,7 @@ const BLOCK_BYTES: std::ops::RangeInclusive<usize> = 512..=65_536;
 
 /// Calls `each(reference, file name)` for every entry of a directory that can be read, of as many
 /// blocks as are `left`; nothing, if the record is of none.
-pub(super) fn entries(
+pub(crate) fn entries(
     mft: &Mft<'_>,
     record: &Record<'_>,
     left: &mut u64,

@@ -13,7 +13,7 @@
     clippy::indexing_slicing
 )]
 
-mod index;
+pub(crate) mod index;
 mod names;
 
 use super::claims::{Claims, Owner};

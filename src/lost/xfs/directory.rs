@@ -27,7 +27,7 @@ const MAX_RUNS: usize = 1 << 20;
 const CRC_AT: usize = 0x4;
 
 /// Calls `each` for every entry that can be read; nothing, if it is no directory.
-pub(super) fn entries(
+pub(crate) fn entries(
     fs: Filesystem<'_>,
     inode: &Inode<'_>,
     budget: &mut Budget,

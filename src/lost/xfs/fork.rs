@@ -29,7 +29,7 @@ const MAX_LEVEL: u16 = 16;
 
 /// Blocks of a file that lie side by side.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Run {
+pub(crate) struct Run {
     pub file_block: u64,
     /// By its number in the filesystem.
     pub start: u64,
@@ -40,7 +40,7 @@ pub(super) struct Run {
 
 /// What a fork has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Mapped {
+pub(crate) enum Mapped {
     /// A block of its tree.
     Tree(u64),
     /// Blocks of the file.
@@ -49,7 +49,7 @@ pub(super) enum Mapped {
 
 /// See the module.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Fork<'a> {
+pub(crate) struct Fork<'a> {
     /// `di_format`.
     pub format: u8,
     pub bytes: &'a [u8],
@@ -59,12 +59,12 @@ pub(super) struct Fork<'a> {
 
 impl<'a> Fork<'a> {
     /// What is in the inode itself, if it is: `XFS_DINODE_FMT_LOCAL`.
-    pub(super) fn local(&self) -> Option<&'a [u8]> {
+    pub(crate) fn local(&self) -> Option<&'a [u8]> {
         (self.format == 1).then_some(self.bytes)
     }
 
     /// Calls `each` for all that can be read. What could not, for people.
-    pub(super) fn each(
+    pub(crate) fn each(
         &self,
         fs: Filesystem<'_>,
         budget: &mut Budget,

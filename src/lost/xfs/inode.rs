@@ -22,7 +22,7 @@ const FLAG2_NREXT64: u64 = 0x10;
 
 /// What kind of file an inode is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(crate) enum Kind {
     Directory,
     Link,
     Other,
@@ -30,7 +30,7 @@ pub(super) enum Kind {
 
 /// An inode in use that matches its checksum.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Inode<'a> {
+pub(crate) struct Inode<'a> {
     pub number: u64,
     pub kind: Kind,
     /// `di_size`, in bytes.
@@ -41,7 +41,7 @@ pub(super) struct Inode<'a> {
 }
 
 /// The bytes of an inode by its group and its number there.
-pub(super) fn read_raw(fs: Filesystem<'_>, group: u64, in_group: u64) -> Option<Vec<u8>> {
+pub(crate) fn read_raw(fs: Filesystem<'_>, group: u64, in_group: u64) -> Option<Vec<u8>> {
     let place = fs.shape.place_of(fs.sb, group, in_group, 1)?;
     let mut raw = vec![0; usize::try_from(place.len().0).ok()?];
     fs.volume.read_at(place.start(), &mut raw).ok()?;
@@ -49,7 +49,7 @@ pub(super) fn read_raw(fs: Filesystem<'_>, group: u64, in_group: u64) -> Option<
 }
 
 /// Calls `each` with the inode of a number, if it can be read.
-pub(super) fn read(fs: Filesystem<'_>, number: u64, each: &mut dyn FnMut(Inode<'_>)) {
+pub(crate) fn read(fs: Filesystem<'_>, number: u64, each: &mut dyn FnMut(Inode<'_>)) {
     let (group, in_group) = fs.shape.split(number);
     if group >= fs.sb.ag_count {
         return;
@@ -62,7 +62,7 @@ pub(super) fn read(fs: Filesystem<'_>, number: u64, each: &mut dyn FnMut(Inode<'
 
 impl<'a> Inode<'a> {
     /// `raw` is exactly one inode.
-    pub(super) fn parse(fs: Filesystem<'_>, number: u64, raw: &'a [u8]) -> Option<Self> {
+    pub(crate) fn parse(fs: Filesystem<'_>, number: u64, raw: &'a [u8]) -> Option<Self> {
         let di_mode = read_u16be(raw, 0x02);
         let di_version = read_u8(raw, 0x04);
         let di_size = read_u64be(raw, 0x38);
@@ -92,6 +92,11 @@ impl<'a> Inode<'a> {
         })
     }
 
+    /// Whether it is a regular file.
+    pub(crate) fn is_regular(&self) -> bool {
+        read_u16be(self.raw, 0x02) & 0xF000 == 0x8000
+    }
+
     fn has_wide_counts(&self) -> bool {
         self.core == CORE_V3 && read_u64be(self.raw, 0x78) & FLAG2_NREXT64 != 0
     }
@@ -102,7 +107,7 @@ impl<'a> Inode<'a> {
     }
 
     /// The map of its content.
-    pub(super) fn data_fork(&self, fs: Filesystem<'a>) -> Fork<'a> {
+    pub(crate) fn data_fork(&self, fs: Filesystem<'a>) -> Fork<'a> {
         let forks = self.raw.get(self.core..).unwrap_or_default();
         let bytes = match self.border() {
             0 => forks,
@@ -122,7 +127,7 @@ impl<'a> Inode<'a> {
     }
 
     /// The map of its attributes.
-    pub(super) fn attribute_fork(&self, fs: Filesystem<'a>) -> Fork<'a> {
+    pub(crate) fn attribute_fork(&self, fs: Filesystem<'a>) -> Fork<'a> {
         let forks = self.raw.get(self.core..).unwrap_or_default();
         let border = self.border();
         let extents = if self.has_wide_counts() {

@@ -15,10 +15,10 @@
 )]
 
 mod chunks;
-mod directory;
-mod fork;
-mod inode;
-mod shape;
+pub(crate) mod directory;
+pub(crate) mod fork;
+pub(crate) mod inode;
+pub(crate) mod shape;
 
 use super::claims::{Claims, Owner};
 use super::loss::What;
@@ -50,16 +50,16 @@ pub(super) fn name(volume: &dyn ReadAt, lost: &ExtentList) -> Vec<(Extent, What)
 
 /// Everything that is needed to read one filesystem.
 #[derive(Clone, Copy)]
-struct Filesystem<'a> {
-    volume: &'a dyn ReadAt,
-    sb: &'a Superblock,
-    shape: &'a Shape,
+pub(crate) struct Filesystem<'a> {
+    pub volume: &'a dyn ReadAt,
+    pub sb: &'a Superblock,
+    pub shape: &'a Shape,
 }
 
 /// How many blocks of maps and directories may be read in one walk: as many as there are. Only what
 /// points back into itself has more.
 #[derive(Debug)]
-struct Budget(u64);
+pub(crate) struct Budget(pub u64);
 
 impl Budget {
     fn take(&mut self) -> bool {

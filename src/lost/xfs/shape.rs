@@ -17,7 +17,7 @@ use crate::usedmap::xfs::superblock::Superblock;
 
 /// See the module.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Shape {
+pub(crate) struct Shape {
     /// `sb_rootino`.
     pub root_inode: u64,
     /// `sb_inodesize`: a power of two from 256 to 2048, at most a block.
@@ -36,7 +36,7 @@ pub(super) struct Shape {
 
 impl Shape {
     /// From the sector that `sb` was parsed from.
-    pub(super) fn parse(sector: &[u8], sb: &Superblock) -> Result<Self, Refusal> {
+    pub(crate) fn parse(sector: &[u8], sb: &Superblock) -> Result<Self, Refusal> {
         const INCOMPAT_FTYPE: u32 = 0x1;
         const VERSION2_FTYPE: u32 = 0x200;
         let sb_rootino = read_u64be(sector, 0x38);
@@ -87,19 +87,19 @@ impl Shape {
     }
 
     /// What an inode without a name is for.
-    pub(super) fn special(&self, inode: u64) -> Option<&'static str> {
+    pub(crate) fn special(&self, inode: u64) -> Option<&'static str> {
         let mut special = self.special.iter();
         special.find_map(|&(number, what)| (number == inode).then_some(what))
     }
 
     /// The number of an inode of a group.
-    pub(super) fn inode_number(&self, group: u64, in_group: u64) -> u64 {
+    pub(crate) fn inode_number(&self, group: u64, in_group: u64) -> u64 {
         let bits = self.block_bits.saturating_add(self.inode_bits);
         group.checked_shl(bits).unwrap_or(0) | in_group
     }
 
     /// Where inodes of a group are, `count` of them that lie side by side.
-    pub(super) fn place_of(
+    pub(crate) fn place_of(
         &self,
         sb: &Superblock,
         group: u64,
@@ -124,7 +124,7 @@ impl Shape {
     }
 
     /// Where the inode with a number is: its group, and its number there.
-    pub(super) fn split(&self, inode: u64) -> (u64, u64) {
+    pub(crate) fn split(&self, inode: u64) -> (u64, u64) {
         let bits = self.block_bits.saturating_add(self.inode_bits);
         let group = inode.checked_shr(bits).unwrap_or(0);
         (group, inode & !group.checked_shl(bits).unwrap_or(0))
@@ -132,7 +132,7 @@ impl Shape {
 
     /// The bytes of blocks by their number in the filesystem, inside one group; `None` if they are
     /// not inside one.
-    pub(super) fn bytes_of(&self, sb: &Superblock, block: u64, len: u64) -> Option<Extent> {
+    pub(crate) fn bytes_of(&self, sb: &Superblock, block: u64, len: u64) -> Option<Extent> {
         let group = block.checked_shr(self.block_bits)?;
         let start = block & !group.checked_shl(self.block_bits)?;
         let end = start.checked_add(len)?;

@@ -1,0 +1,199 @@
+//! A Linux, by its own files.
+
+#![forbid(unsafe_code)]
+#![deny(
+    clippy::arithmetic_side_effects,
+    clippy::as_conversions,
+    clippy::indexing_slicing
+)]
+
+use super::notes::Notes;
+use super::reading::{Reading, assignments, host_name, plain};
+use super::system::{CrypttabEntry, FstabEntry, System, SystemKind};
+use super::volumes::Volumes;
+use super::{kernels, loader, network, tables};
+use crate::bytes::{has_magic, read_u8, read_u16be, read_u16le};
+use crate::files::{Files, Node, Tree};
+use crate::inventory::RtcBasis;
+
+/// Folders of a system that may lie on volumes of their own, and that are looked into.
+const MOUNTED: [&str; 6] = ["/usr", "/boot", "/etc", "/lib", "/opt", "/var"];
+
+/// Where os-release may be (os-release(5)).
+const OS_RELEASE: [&str; 2] = ["/etc/os-release", "/usr/lib/os-release"];
+/// What distributions before it had.
+const RELEASES: [&str; 4] = [
+    "/etc/redhat-release",
+    "/etc/SuSE-release",
+    "/etc/lsb-release",
+    "/etc/debian_version",
+];
+
+/// Whether a Linux lies in a directory: the root of one, not a volume that is mounted in one.
+pub(super) fn is_root(tree: &dyn Tree, root: Node) -> bool {
+    let files = Files::new(tree, root);
+    let is_there = |path: &str| matches!(files.kind(path), Ok(Some(_)));
+    let has_release = OS_RELEASE
+        .iter()
+        .chain(&RELEASES)
+        .any(|path| is_there(path));
+    // os-release may lead to /usr, which may be a volume of its own.
+    is_there("/etc") && (has_release || is_there("/etc/fstab") && is_there("/etc/passwd"))
+}
+
+/// The mount of a system's own root that its fstab names, for telling subvolumes apart.
+pub(super) fn root_options(tree: &dyn Tree, root: Node) -> Vec<String> {
+    let files = Files::new(tree, root);
+    let text = files.read("/etc/fstab", 1 << 20).ok().flatten();
+    let text = String::from_utf8_lossy(&text.unwrap_or_default()).into_owned();
+    let mut entries = tables::fstab(&text).into_iter();
+    let entry = entries.find(|entry| entry.file == "/");
+    entry.map(|entry| entry.options).unwrap_or_default()
+}
+
+/// Reads the Linux in a directory of the volume `place`.
+pub(super) fn read<'t>(
+    volumes: &'t Volumes<'t>,
+    place: usize,
+    tree: &'t dyn Tree,
+    (root, subvolume): (Node, Option<String>),
+    notes: &'t Notes,
+) -> System {
+    let mut reading = Reading {
+        files: Files::new(tree, root),
+        name: volumes.name(place),
+        notes,
+    };
+    let fstab = reading
+        .text("/etc/fstab")
+        .map(|text| tables::fstab(&text));
+    let crypttab = reading
+        .text("/etc/crypttab")
+        .map(|text| tables::crypttab(&text));
+    mount(
+        &mut reading,
+        volumes,
+        place,
+        fstab.as_deref().unwrap_or_default(),
+        crypttab.as_deref().unwrap_or_default(),
+    );
+    let mut system = System {
+        kind: Some(SystemKind::Linux),
+        fstab,
+        crypttab,
+        root: volumes.describe(place),
+        hostname: host(&reading),
+        architecture: architecture(&reading),
+        rtc: Some(rtc(&reading)),
+        ..System::default()
+    };
+    system.root.subvolume = subvolume;
+    name(&reading, &mut system);
+    let menu = loader::menu(&reading);
+    system.command_line = kernels::command_line(&reading, menu.as_ref());
+    system.kernels = kernels::kernels(&reading, menu.as_ref());
+    system.network = Some(network::read(&reading, system.command_line.as_ref()));
+    system
+}
+
+/// Puts the other volumes in their places, as fstab says.
+fn mount<'t>(
+    reading: &mut Reading<'t>,
+    volumes: &'t Volumes<'t>,
+    root: usize,
+    fstab: &[FstabEntry],
+    crypttab: &[CrypttabEntry],
+) {
+    for entry in fstab {
+        let file = entry.file.trim_end_matches('/');
+        if !MOUNTED.contains(&file) {
+            continue;
+        }
+        let found = volumes.find(&entry.spec, crypttab, root);
+        let Some(tree) = found.and_then(|place| volumes.tree(place)) else {
+            reading.note(
+                file,
+                format!("its volume {} is not at hand, or cannot be read", entry.spec),
+            );
+            continue;
+        };
+        match tree.subvolume(&entry.options) {
+            Some(node) => reading.files.mount(file, tree, node),
+            None => reading.note(file, "its subvolume is not there"),
+        }
+    }
+}
+
+fn name(reading: &Reading<'_>, system: &mut System) {
+    let text = OS_RELEASE.iter().find_map(|path| reading.text(path));
+    let mut codename = None;
+    for (key, value) in assignments(text.as_deref().unwrap_or_default()) {
+        match key {
+            "PRETTY_NAME" => system.name = plain(&value),
+            // Where there is no other.
+            "NAME" => codename = plain(&value),
+            "ID" => system.id = plain(&value),
+            "ID_LIKE" => system.id_like = value.split_whitespace().filter_map(plain).collect(),
+            "VERSION_ID" => system.version = plain(&value),
+            _ => {}
+        }
+    }
+    system.name = system.name.take().or(codename).or_else(|| {
+        let mut releases = RELEASES.iter();
+        releases.find_map(|path| plain(reading.text(path)?.lines().next()?))
+    });
+}
+
+fn host(reading: &Reading<'_>) -> Option<String> {
+    // /etc/HOSTNAME: SUSE of old.
+    let files = ["/etc/hostname", "/etc/HOSTNAME"];
+    let of_file = files.iter().find_map(|path| {
+        let text = reading.text(path)?;
+        let mut lines = text.lines().map(str::trim);
+        host_name(lines.find(|line| !line.is_empty() && !line.starts_with('#'))?)
+    });
+    of_file.or_else(|| {
+        // RHEL 6 and before.
+        let text = reading.text("/etc/sysconfig/network")?;
+        let mut all = assignments(&text);
+        host_name(&all.find(|(key, _)| *key == "HOSTNAME")?.1)
+    })
+}
+
+/// adjtime_config(5): the third line; without the file it is UTC.
+fn rtc(reading: &Reading<'_>) -> RtcBasis {
+    let text = reading.text("/etc/adjtime").unwrap_or_default();
+    match text.lines().nth(2).map(str::trim) {
+        Some("LOCAL") => RtcBasis::Localtime,
+        _ => RtcBasis::Utc,
+    }
+}
+
+/// By the header of a program that every system has (`Elf64_Ehdr`: `e_ident[EI_DATA]` 0x05, `e_machine`
+/// 0x12).
+fn architecture(reading: &Reading<'_>) -> Option<String> {
+    let programs = ["/sbin/init", "/bin/sh", "/usr/bin/sh", "/usr/sbin/init"];
+    let header = programs
+        .iter()
+        .find_map(|path| reading.files.read(path, 64).ok().flatten())?;
+    if !has_magic(&header, 0, b"\x7fELF") {
+        return None;
+    }
+    let is_big = read_u8(&header, 0x05) == 2;
+    let machine = match is_big {
+        true => read_u16be(&header, 0x12),
+        false => read_u16le(&header, 0x12),
+    };
+    let name = match (machine, is_big) {
+        (0x3E, false) => "x86_64",
+        (0x03, false) => "i686",
+        (0xB7, false) => "aarch64",
+        (0x28, false) => "armv7l",
+        (0x15, false) => "ppc64le",
+        (0x15, true) => "ppc64",
+        (0x16, true) => "s390x",
+        (0xF3, false) => "riscv64",
+        _ => return None,
+    };
+    Some(name.to_owned())
+}
