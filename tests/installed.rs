@@ -8,7 +8,9 @@ mod map_support;
 mod scene;
 
 use haulier::inventory::SystemKind;
-use scene::{BOOT_UUID, Packing, ROOT_UUID, check, disk, ext4, look_at, modules_by_lsinitramfs, system};
+use scene::{
+    BOOT_UUID, Packing, ROOT_UUID, check, disk, ext4, look_at, modules_by_lsinitramfs, system,
+};
 use std::fs;
 
 #[test]
@@ -22,8 +24,20 @@ fn a_server_with_boot_on_a_partition_of_its_own_is_read_from_ext4() {
          /dev/sda9 none swap sw 0 0\n"
     );
     system(&path("root"), &path("boot"), &fstab);
-    ext4(&path("boot"), &path("boot.img"), 64, BOOT_UUID, &["-L", "boot"]);
-    ext4(&path("root"), &path("root.img"), 64, ROOT_UUID, &["-L", "root"]);
+    ext4(
+        &path("boot"),
+        &path("boot.img"),
+        64,
+        BOOT_UUID,
+        &["-L", "boot"],
+    );
+    ext4(
+        &path("root"),
+        &path("root.img"),
+        64,
+        ROOT_UUID,
+        &["-L", "root"],
+    );
     disk(&path("disk.img"), &[&path("boot.img"), &path("root.img")]);
     let found = look_at(&[path("disk.img")]);
     assert_eq!(found.notes, Vec::<String>::new());
@@ -76,7 +90,10 @@ fn an_initramfs_that_is_cut_or_unknown_is_null_with_the_reason() {
     let whole = scene::initramfs(Packing::Zstd, true);
     let cases: [(&str, Vec<u8>); 5] = [
         ("cut in the archive in front", whole[..3000].to_vec()),
-        ("cut in the compressed one", whole[..whole.len() - 100].to_vec()),
+        (
+            "cut in the compressed one",
+            whole[..whole.len() - 100].to_vec(),
+        ),
         ("empty", Vec::new()),
         ("bzip2", b"BZh91AY&SY".to_vec()),
         ("something else", vec![0x77; 5000]),

@@ -173,11 +173,7 @@ impl Tree for Ext<'_> {
         })
     }
 
-    fn entries(
-        &self,
-        directory: Node,
-        each: &mut dyn FnMut(&[u8], Node),
-    ) -> Result<(), Refusal> {
+    fn entries(&self, directory: Node, each: &mut dyn FnMut(&[u8], Node)) -> Result<(), Refusal> {
         self.inode(directory, |inode| {
             if inode.kind() != inodes::Kind::Directory {
                 return Err(Refusal::Damaged(format!(

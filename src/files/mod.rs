@@ -74,11 +74,7 @@ pub(crate) trait Tree {
     fn kind(&self, node: Node) -> Result<Kind, Refusal>;
 
     /// Calls `each` for every entry of a directory that can be read, `.` and `..` among them or not.
-    fn entries(
-        &self,
-        directory: Node,
-        each: &mut dyn FnMut(&[u8], Node),
-    ) -> Result<(), Refusal>;
+    fn entries(&self, directory: Node, each: &mut dyn FnMut(&[u8], Node)) -> Result<(), Refusal>;
 
     /// A regular file.
     fn open(&self, file: Node) -> Result<Box<dyn Content + '_>, Refusal>;

@@ -322,7 +322,13 @@ mod tests {
         Made(vec![
             (
                 1,
-                Directory(vec![("etc", 2), ("usr", 3), ("lib", 6), ("self", 1), ("up", 9)]),
+                Directory(vec![
+                    ("etc", 2),
+                    ("usr", 3),
+                    ("lib", 6),
+                    ("self", 1),
+                    ("up", 9),
+                ]),
             ),
             (2, Directory(vec![("os", 4), ("round", 7), ("up", 8)])),
             (3, Directory(vec![("lib", 10)])),
@@ -340,7 +346,12 @@ mod tests {
     fn links_are_followed_and_stay_below_the_root() {
         let tree = system();
         let files = Files::new(&tree, tree.root());
-        for path in ["/etc/os", "lib/os", "/etc/up", "/self/self/etc/../lib//./os"] {
+        for path in [
+            "/etc/os",
+            "lib/os",
+            "/etc/up",
+            "/self/self/etc/../lib//./os",
+        ] {
             let bytes = files.read(path, 100).unwrap();
             assert_eq!(bytes.as_deref(), Some(&b"ID=debian"[..]), "{path}");
         }

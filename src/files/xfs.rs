@@ -66,9 +66,7 @@ impl Xfs<'_> {
         inode::read(self.filesystem(), node.number, &mut |inode| {
             answer = Some(look(&inode));
         });
-        answer.ok_or_else(|| {
-            Refusal::Damaged(format!("inode {} cannot be read", node.number))
-        })?
+        answer.ok_or_else(|| Refusal::Damaged(format!("inode {} cannot be read", node.number)))?
     }
 
     /// The runs of an inode's content; `None` if it is in the inode.
@@ -184,11 +182,7 @@ impl Tree for Xfs<'_> {
         })
     }
 
-    fn entries(
-        &self,
-        directory: Node,
-        each: &mut dyn FnMut(&[u8], Node),
-    ) -> Result<(), Refusal> {
+    fn entries(&self, directory: Node, each: &mut dyn FnMut(&[u8], Node)) -> Result<(), Refusal> {
         let fs = self.filesystem();
         self.inode(directory, |inode| {
             if inode.kind != inode::Kind::Directory {
@@ -208,7 +202,10 @@ impl Tree for Xfs<'_> {
 
     fn open(&self, file: Node) -> Result<Box<dyn Content + '_>, Refusal> {
         self.inode(file, |inode| {
-            Ok(Box::new(Mapped::new(self.volume, inode.size, self.runs(inode)?)) as Box<dyn Content>)
+            Ok(
+                Box::new(Mapped::new(self.volume, inode.size, self.runs(inode)?))
+                    as Box<dyn Content>,
+            )
         })
     }
 
@@ -220,7 +217,10 @@ impl Tree for Xfs<'_> {
             };
             let len = usize::try_from(inode.size).unwrap_or(usize::MAX);
             let target = local.get(..len).ok_or_else(|| {
-                Refusal::Damaged(format!("the target of link {} ends too early", inode.number))
+                Refusal::Damaged(format!(
+                    "the target of link {} ends too early",
+                    inode.number
+                ))
             })?;
             Ok(target.to_vec())
         })

@@ -21,7 +21,8 @@ pub(super) fn give(nics: &mut [NicInfo], system: &System) {
     };
     let configured = configured(network);
     for index in 0..nics.len() {
-        let name = by_file(&nics[index], network).or_else(|| by_candidate(nics, index, &configured));
+        let name =
+            by_file(&nics[index], network).or_else(|| by_candidate(nics, index, &configured));
         nics[index].installed_name = name;
     }
     let taken: Vec<String> = nics
@@ -45,7 +46,11 @@ pub(super) fn give(nics: &mut [NicInfo], system: &System) {
             if let [nic] = nics
                 && nic.installed_name.is_none()
                 && others.iter().all(|name| *name == "eth0")
-                && nic.name_candidates.path.as_deref().is_some_and(|n| n.starts_with("en"))
+                && nic
+                    .name_candidates
+                    .path
+                    .as_deref()
+                    .is_some_and(|n| n.starts_with("en"))
             {
                 nic.installed_name = Some("eth0".into());
             }
@@ -75,7 +80,8 @@ fn by_file(nic: &NicInfo, network: &Network) -> Option<String> {
     let mut given = network.names.iter();
     let given = given.find(|given| {
         // What a file says about the address has to fit as well as the place.
-        let same = |wanted: &Option<String>, own: &Option<String>| wanted.is_none() || wanted == own;
+        let same =
+            |wanted: &Option<String>, own: &Option<String>| wanted.is_none() || wanted == own;
         same(&given.mac, &nic.mac) && same(&given.pci_address, &nic.pci_address)
     });
     if let Some(given) = given {
@@ -84,7 +90,10 @@ fn by_file(nic: &NicInfo, network: &Network) -> Option<String> {
     let is_its = |interface: &&Interface| {
         interface.mac.is_some()
             && interface.mac == nic.mac
-            && interface.name.as_ref().is_some_and(|name| !name.contains('*'))
+            && interface
+                .name
+                .as_ref()
+                .is_some_and(|name| !name.contains('*'))
     };
     network.interfaces.iter().find(is_its)?.name.clone()
 }
@@ -93,10 +102,16 @@ fn by_file(nic: &NicInfo, network: &Network) -> Option<String> {
 fn by_candidate(nics: &[NicInfo], index: usize, configured: &[String]) -> Option<String> {
     let has = |nic: &NicInfo, name: &str| {
         let names = &nic.name_candidates;
-        [&names.onboard, &names.slot, &names.path, &names.mac, &names.label]
-            .into_iter()
-            .flatten()
-            .any(|candidate| candidate == name)
+        [
+            &names.onboard,
+            &names.slot,
+            &names.path,
+            &names.mac,
+            &names.label,
+        ]
+        .into_iter()
+        .flatten()
+        .any(|candidate| candidate == name)
     };
     let mut names = configured.iter().filter(|name| {
         has(&nics[index], name) && nics.iter().filter(|nic| has(nic, name)).count() == 1
@@ -123,7 +138,10 @@ mod tests {
     }
 
     fn two() -> Vec<NicInfo> {
-        vec![nic("aa", Some("eno1"), "enp24s0f0"), nic("bb", None, "enp24s0f1")]
+        vec![
+            nic("aa", Some("eno1"), "enp24s0f0"),
+            nic("bb", None, "enp24s0f1"),
+        ]
     }
 
     fn names(nics: &mut [NicInfo], network: Network) -> Vec<Option<String>> {
@@ -160,7 +178,10 @@ mod tests {
             predictable_names: Some(true),
             ..Network::default()
         };
-        assert_eq!(names(&mut two(), network), [some("lan0"), some("enp24s0f1")]);
+        assert_eq!(
+            names(&mut two(), network),
+            [some("lan0"), some("enp24s0f1")]
+        );
         let network = Network {
             interfaces: vec![interface("enp24s0f0")],
             predictable_names: Some(true),

@@ -114,7 +114,10 @@ fn system(system: &System) -> String {
         (None, disks, _) => disks.join(", "),
     };
     if system.kind.is_none() {
-        return format!("unknown: {place} is {}, and has no key yet", root.filesystem);
+        return format!(
+            "unknown: {place} is {}, and has no key yet",
+            root.filesystem
+        );
     }
     let kernel = system.kernels.as_ref().and_then(|kernels| kernels.first());
     let facts = [

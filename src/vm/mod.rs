@@ -17,11 +17,13 @@ pub mod proxmox;
 pub mod qemu;
 mod shell;
 mod smbios;
+mod system;
 pub mod varstore;
 mod xml;
 
 pub use bus::DiskBus;
 pub use fallback::without_variables;
+pub use system::{Family, GuestSystem};
 
 use crate::device::DiskIdentity;
 use crate::inventory::{
@@ -182,6 +184,8 @@ pub struct VmPlan {
     pub smbios: Smbios,
     /// What the hardware clock counts.
     pub rtc: RtcBasis,
+    /// What starts in it, where that is known.
+    pub system: Option<GuestSystem>,
     /// What differs from the machine and why, each a sentence.
     pub notes: Vec<String>,
 }
@@ -280,6 +284,7 @@ impl VmPlan {
             nics: machine.nics.iter().filter_map(planned_nic).collect(),
             smbios: smbios::printable(&machine.smbios),
             rtc: machine.rtc.unwrap_or(RtcBasis::Utc),
+            system: GuestSystem::of(machine.installed.as_deref()),
             notes,
         };
         plan.settle_machine();

@@ -102,7 +102,13 @@ fn piped(command: &[&str], folder: &Path, input: &[u8]) -> Vec<u8> {
 
 /// What GNU cpio makes of a folder.
 fn cpio(folder: &Path) -> Vec<u8> {
-    let names = run("sh", &["-c", &format!("cd {} && find . -mindepth 1 | cut -c3- | sort", arg(folder))]);
+    let names = run(
+        "sh",
+        &[
+            "-c",
+            &format!("cd {} && find . -mindepth 1 | cut -c3- | sort", arg(folder)),
+        ],
+    );
     piped(
         &["cpio", "--quiet", "-o", "-H", "newc"],
         folder,
@@ -125,7 +131,11 @@ pub fn initramfs(packing: Packing, early: bool) -> Vec<u8> {
     }
     if early {
         let microcode = scratch.path().join("microcode");
-        write(&microcode, "kernel/x86/microcode/GenuineIntel.bin", vec![7; 5000]);
+        write(
+            &microcode,
+            "kernel/x86/microcode/GenuineIntel.bin",
+            vec![7; 5000],
+        );
         bytes.extend(cpio(&microcode));
         bytes.extend(cpio(&front));
     }
@@ -162,7 +172,11 @@ pub fn system(root: &Path, boot: &Path, fstab: &str) {
     write(root, "etc/fstab", fstab);
     write(root, "etc/adjtime", "0.0 0 0.0\n0\nLOCAL\n");
     write(root, "etc/network/interfaces", INTERFACES);
-    write(root, "usr/lib/udev/rules.d/80-net-setup-link.rules", "# x\n");
+    write(
+        root,
+        "usr/lib/udev/rules.d/80-net-setup-link.rules",
+        "# x\n",
+    );
     fs::create_dir_all(root.join("usr/sbin")).unwrap();
     fs::copy("/bin/true", root.join("usr/sbin/init")).unwrap();
     link(root, "sbin", "usr/sbin");
@@ -213,7 +227,14 @@ pub fn check(system: &System) {
         Some(&*format!("/boot/initrd.img-{RELEASE}"))
     );
     let drivers = kernel.initramfs_drivers.as_ref().unwrap();
-    for driver in ["ahci", "virtio_blk", "virtio_pci", "megaraid_sas", "e1000e", "ext4"] {
+    for driver in [
+        "ahci",
+        "virtio_blk",
+        "virtio_pci",
+        "megaraid_sas",
+        "e1000e",
+        "ext4",
+    ] {
         assert!(drivers.iter().any(|d| d == driver), "{driver}: {drivers:?}");
     }
     assert_eq!(drivers.len(), 6);
@@ -247,7 +268,10 @@ pub fn disk(image: &Path, partitions: &[&Path]) {
         places.push(start);
         start += size;
     }
-    fs::File::create(image).unwrap().set_len(start + MIB).unwrap();
+    fs::File::create(image)
+        .unwrap()
+        .set_len(start + MIB)
+        .unwrap();
     piped(
         &["/usr/sbin/sfdisk", "--quiet", "--no-reread", arg(image)],
         Path::new("/"),

@@ -97,7 +97,9 @@ pub(super) fn archive(
     let mut magic = magic;
     loop {
         if !MAGICS.contains(&&magic) {
-            return Err(odd("it has something that is no cpio archive of the kind newc"));
+            return Err(odd(
+                "it has something that is no cpio archive of the kind newc",
+            ));
         }
         let mut fields = [0; FIELDS];
         reader.read_exact(&mut fields)?;
@@ -195,7 +197,11 @@ pub(super) mod tests {
         bytes.extend(newc(&[("lib/modules/1/kernel/c.ko", b"c")]));
         bytes.extend([0; 100]);
         let names = read(&bytes).unwrap();
-        let expected = ["kernel/x86/microcode/a.bin", "b", "lib/modules/1/kernel/c.ko"];
+        let expected = [
+            "kernel/x86/microcode/a.bin",
+            "b",
+            "lib/modules/1/kernel/c.ko",
+        ];
         assert_eq!(names, expected);
     }
 
@@ -206,7 +212,12 @@ pub(super) mod tests {
             assert!(read(&whole[..len]).is_err(), "cut at {len}");
         }
         // The size: more than there may be, and no number. The name: none, and without an end.
-        for (at, digits) in [(54, "ffffffff"), (54, "0000000g"), (94, "00000000"), (94, "ffffffff")] {
+        for (at, digits) in [
+            (54, "ffffffff"),
+            (54, "0000000g"),
+            (94, "00000000"),
+            (94, "ffffffff"),
+        ] {
             let mut bytes = whole.clone();
             bytes[at..at + 8].copy_from_slice(digits.as_bytes());
             assert!(read(&bytes).is_err(), "{digits} at {at}");

@@ -90,15 +90,16 @@ pub(super) fn drivers(initramfs: &dyn Content) -> Result<Vec<String>, String> {
             let name = String::from_utf8_lossy(name);
             if is_image(&name) {
                 image = Some(name.into_owned());
-            }
-            else {
+            } else {
                 drivers.add_file(&name);
             }
         })?;
     }
     match image {
         // dracut's module `squash` puts all modules in there.
-        Some(image) => Err(format!("its modules are in an image of their own, {image:?}")),
+        Some(image) => Err(format!(
+            "its modules are in an image of their own, {image:?}"
+        )),
         None => Ok(drivers.into_names()),
     }
 }
@@ -180,11 +181,7 @@ fn unpack(
 }
 
 /// Reads what a decompressor gives to its end.
-fn all<R: Read>(
-    reader: R,
-    left: &mut u64,
-    each: &mut dyn FnMut(&[u8]),
-) -> std::io::Result<R> {
+fn all<R: Read>(reader: R, left: &mut u64, each: &mut dyn FnMut(&[u8])) -> std::io::Result<R> {
     let mut reader = BufReader::with_capacity(64 << 10, Bounded::new(reader, *left));
     let read = cpio::archives(&mut reader, each);
     let bounded = reader.into_inner();

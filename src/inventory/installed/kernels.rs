@@ -122,12 +122,8 @@ fn places(path: &str) -> Vec<String> {
 }
 
 fn initramfs_of(reading: &Reading<'_>, release: &str, entry: Option<&Entry>) -> Option<String> {
-    let is_there = |path: &String| {
-        matches!(
-            reading.files.kind(path),
-            Ok(Some(crate::files::Kind::File))
-        )
-    };
+    let is_there =
+        |path: &String| matches!(reading.files.kind(path), Ok(Some(crate::files::Kind::File)));
     // Microcode comes in front of it.
     let of_entry = entry.and_then(|entry| entry.initramfs.last());
     let by_entry = of_entry.map(|path| places(path)).unwrap_or_default();
@@ -156,23 +152,25 @@ fn drivers_in(reading: &Reading<'_>, path: &str) -> Option<Vec<String>> {
 /// The command line of the kernel that starts, or what the next menu will be made of.
 pub(super) fn command_line(reading: &Reading<'_>, menu: Option<&Menu>) -> Option<CommandLine> {
     let of_menu = menu.and_then(|menu| Some((menu.first()?.options.clone(), menu.file.clone())));
-    let (options, file) = of_menu.or_else(|| {
-        let path = "/etc/kernel/cmdline";
-        Some((reading.text(path)?.replace('\n', " "), path.to_owned()))
-    }).or_else(|| {
-        let path = "/etc/default/grub";
-        let text = reading.text(path)?;
-        let value = |wanted: &str| {
-            let mut all = assignments(&text);
-            all.find(|(key, _)| *key == wanted).map(|(_, value)| value)
-        };
-        let both = [
-            value("GRUB_CMDLINE_LINUX"),
-            value("GRUB_CMDLINE_LINUX_DEFAULT"),
-        ];
-        let both: Vec<String> = both.into_iter().flatten().collect();
-        Some((both.join(" "), path.to_owned()))
-    })?;
+    let (options, file) = of_menu
+        .or_else(|| {
+            let path = "/etc/kernel/cmdline";
+            Some((reading.text(path)?.replace('\n', " "), path.to_owned()))
+        })
+        .or_else(|| {
+            let path = "/etc/default/grub";
+            let text = reading.text(path)?;
+            let value = |wanted: &str| {
+                let mut all = assignments(&text);
+                all.find(|(key, _)| *key == wanted).map(|(_, value)| value)
+            };
+            let both = [
+                value("GRUB_CMDLINE_LINUX"),
+                value("GRUB_CMDLINE_LINUX_DEFAULT"),
+            ];
+            let both: Vec<String> = both.into_iter().flatten().collect();
+            Some((both.join(" "), path.to_owned()))
+        })?;
     let text = shown(&options)?;
     let word = |key: &str| {
         let mut words = text.split_whitespace().rev();

@@ -64,9 +64,7 @@ pub(super) fn read<'t>(
         name: volumes.name(place),
         notes,
     };
-    let fstab = reading
-        .text("/etc/fstab")
-        .map(|text| tables::fstab(&text));
+    let fstab = reading.text("/etc/fstab").map(|text| tables::fstab(&text));
     let crypttab = reading
         .text("/etc/crypttab")
         .map(|text| tables::crypttab(&text));
@@ -113,7 +111,10 @@ fn mount<'t>(
         let Some(tree) = found.and_then(|place| volumes.tree(place)) else {
             reading.note(
                 file,
-                format!("its volume {} is not at hand, or cannot be read", entry.spec),
+                format!(
+                    "its volume {} is not at hand, or cannot be read",
+                    entry.spec
+                ),
             );
             continue;
         };

@@ -300,8 +300,12 @@ fn specified(reading: &Reading<'_>) -> Menu {
         if entry.options.contains("$kernelopts") {
             let kept = reading.text("/boot/grub2/grubenv").unwrap_or_default();
             // Not quoted there, and with blanks.
-            let kept = kept.lines().find_map(|line| line.strip_prefix("kernelopts="));
-            entry.options = entry.options.replace("$kernelopts", kept.unwrap_or_default());
+            let kept = kept
+                .lines()
+                .find_map(|line| line.strip_prefix("kernelopts="));
+            entry.options = entry
+                .options
+                .replace("$kernelopts", kept.unwrap_or_default());
         }
     }
     let wish = format!(

@@ -32,7 +32,10 @@ pub(in crate::inventory) fn by_firmware(systems: &mut [System], firmware: &Firmw
             entries.any(|entry| {
                 entry.number == *number
                     && entry.active
-                    && entry.file.as_deref().is_some_and(|file| loads(file, system))
+                    && entry
+                        .file
+                        .as_deref()
+                        .is_some_and(|file| loads(file, system))
             })
         })
     };

@@ -42,7 +42,6 @@ impl<'t> Reading<'t> {
         }
     }
 
-
     /// Whether there is something at a path.
     pub(super) fn exists(&self, path: &str) -> bool {
         matches!(self.files.kind(path), Ok(Some(_)))
@@ -178,7 +177,10 @@ mod tests {
         for hostile in ["", "a\nb", "a b", "$(id)", &"x".repeat(300), "a/b", "ä"] {
             assert_eq!(host_name(hostile), None, "{hostile:?}");
         }
-        assert_eq!(host_name("web-1.example.org\n").unwrap(), "web-1.example.org");
+        assert_eq!(
+            host_name("web-1.example.org\n").unwrap(),
+            "web-1.example.org"
+        );
         for hostile in ["", "0123456789abcdef", "e n", "../x", "e\n"] {
             assert_eq!(interface_name(hostile), None, "{hostile:?}");
         }
@@ -188,7 +190,8 @@ mod tests {
 
     #[test]
     fn values_lose_their_quotes() {
-        let text = "# A=1\nA=\"Debian GNU/Linux 13\" # x\nB='it''s'\n C=plain word\nD=\"a \\\"b\\\"\"\n";
+        let text =
+            "# A=1\nA=\"Debian GNU/Linux 13\" # x\nB='it''s'\n C=plain word\nD=\"a \\\"b\\\"\"\n";
         let found: Vec<_> = assignments(text).collect();
         let expected = [
             ("A", "Debian GNU/Linux 13"),

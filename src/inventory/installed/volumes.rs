@@ -46,11 +46,7 @@ enum By {
 
 impl<'t> Volumes<'t> {
     /// Opens every filesystem whose files can be read. Why one cannot goes to `notes`.
-    pub(super) fn open(
-        surveyed: &'t [Surveyed<'t>],
-        disks: Vec<String>,
-        notes: &Notes,
-    ) -> Self {
+    pub(super) fn open(surveyed: &'t [Surveyed<'t>], disks: Vec<String>, notes: &Notes) -> Self {
         let mut taken = Vec::new();
         let trees = surveyed
             .iter()
@@ -151,7 +147,13 @@ impl<'t> Volumes<'t> {
         }
         let depth = depth.saturating_add(1);
         matches!(volume.holds, Holds::Locked { .. })
-            || matches!(&volume.holds, Holds::Member { is_encryption: true, .. })
+            || matches!(
+                &volume.holds,
+                Holds::Member {
+                    is_encryption: true,
+                    ..
+                }
+            )
             || volume
                 .origin
                 .of
@@ -196,7 +198,10 @@ impl<'t> Volumes<'t> {
     fn made_as(&self, device: &str) -> Option<usize> {
         let mut trees = self.trees();
         let found = trees.find(|(place, _)| {
-            let made = self.surveyed.get(*place).and_then(|v| v.origin.made.as_deref());
+            let made = self
+                .surveyed
+                .get(*place)
+                .and_then(|v| v.origin.made.as_deref());
             made.is_some_and(|made| is_named(made, device))
         });
         Some(found?.0)
@@ -241,7 +246,11 @@ impl<'t> Volumes<'t> {
                     .and_then(|index| self.disks.get(index.0))
                     .is_some_and(|name| name == disk);
                 let only = self.disks.len() == 1 && origin.disks == *of_root;
-                origin.partition.as_ref().is_some_and(|p| p.number == number) && (named || only)
+                origin
+                    .partition
+                    .as_ref()
+                    .is_some_and(|p| p.number == number)
+                    && (named || only)
             })
         });
         Some(found?.0)

@@ -44,7 +44,12 @@ fn read(reading: &Reading<'_>, folder: &str) -> Found {
 
 fn file(path: &str, file_name: &str, text: &str) -> Interface {
     let values: BTreeMap<&str, String> = assignments(text).collect();
-    let value = |key: &str| values.get(key).map(String::as_str).filter(|v| !v.is_empty());
+    let value = |key: &str| {
+        values
+            .get(key)
+            .map(String::as_str)
+            .filter(|v| !v.is_empty())
+    };
     let mut addresses = Vec::new();
     if value("BOOTPROTO").is_some_and(|how| how.contains("dhcp") || how == "bootp") {
         addresses.push("dhcp".to_owned());
@@ -52,7 +57,9 @@ fn file(path: &str, file_name: &str, text: &str) -> Interface {
     for nth in ["", "0", "1", "2", "3", "_0", "_1", "_2", "_3"] {
         let of = |key: &str| value(&format!("{key}{nth}")).map(str::to_owned);
         if let Some(address) = of("IPADDR") {
-            let mask = of("PREFIX").or_else(|| of("PREFIXLEN")).or_else(|| of("NETMASK"));
+            let mask = of("PREFIX")
+                .or_else(|| of("PREFIXLEN"))
+                .or_else(|| of("NETMASK"));
             addresses.extend(cidr(&address, mask.as_deref()));
         }
     }

@@ -100,8 +100,13 @@ pub(super) fn are_predictable(
     reading: &Reading<'_>,
     command_line: Option<&CommandLine>,
 ) -> Option<bool> {
-    let options = command_line.map(|line| line.text.as_str()).unwrap_or_default();
-    if options.split_whitespace().any(|word| word == "net.ifnames=0") {
+    let options = command_line
+        .map(|line| line.text.as_str())
+        .unwrap_or_default();
+    if options
+        .split_whitespace()
+        .any(|word| word == "net.ifnames=0")
+    {
         return Some(false);
     }
     let links = reading.list(LINKS);

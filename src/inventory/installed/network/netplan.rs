@@ -59,7 +59,10 @@ fn interface(path: &str, id: &str, definition: &Yaml) -> Interface {
     {
         addresses.push("dhcp".to_owned());
     }
-    let given = definition.get("addresses").into_iter().flat_map(Yaml::items);
+    let given = definition
+        .get("addresses")
+        .into_iter()
+        .flat_map(Yaml::items);
     for address in given {
         // With options it is a map whose key it is.
         let text = address

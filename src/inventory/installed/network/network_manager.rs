@@ -19,7 +19,9 @@ const FOLDERS: [&str; 2] = [
 
 pub(super) fn read(reading: &Reading<'_>) -> Found {
     let files = FOLDERS.iter().flat_map(|folder| reading.texts(folder, ""));
-    files.filter_map(|(path, text)| file(&path, &text)).collect()
+    files
+        .filter_map(|(path, text)| file(&path, &text))
+        .collect()
 }
 
 fn file(path: &str, text: &str) -> Option<Interface> {

@@ -16,9 +16,7 @@ const FOLDER: &str = "/etc/systemd/network";
 
 pub(super) fn read(reading: &Reading<'_>) -> Found {
     let files = reading.texts(FOLDER, ".network").into_iter();
-    files
-        .flat_map(|(path, text)| file(&path, &text))
-        .collect()
+    files.flat_map(|(path, text)| file(&path, &text)).collect()
 }
 
 /// An interface for each name; one if it is matched by its address alone.
@@ -54,7 +52,10 @@ fn file(path: &str, text: &str) -> Vec<Interface> {
     match (names.is_empty(), &by_mac) {
         (true, None) => Vec::new(),
         (true, Some(_)) => vec![interface(None)],
-        (false, _) => names.into_iter().map(|name| interface(Some(name))).collect(),
+        (false, _) => names
+            .into_iter()
+            .map(|name| interface(Some(name)))
+            .collect(),
     }
 }
 
