@@ -2,8 +2,7 @@
 //! parsers of OpenStack's client.
 
 mod import_common;
-#[path = "vm_openstack/site.rs"]
-mod site;
+mod python_site;
 
 use haulier::import::Target;
 use haulier::inventory::Bus;
@@ -14,8 +13,8 @@ use import_common::{
     shellcheck,
 };
 use proptest::prelude::*;
+use python_site::python;
 use serde_json::{Value, json};
-use site::python;
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 
@@ -64,7 +63,11 @@ fn nova_takes_every_property_of_every_bus_and_firmware() {
             }
         }
     }
-    let said = python("nova_reads.py", |python| python.args(&paths), "");
+    let said = python(
+        "vm_openstack/nova_reads.py",
+        |python| python.args(&paths),
+        "",
+    );
     let understood: Vec<Value> = serde_json::from_str(&said).unwrap();
     assert_eq!(understood.len(), documents.len());
     for (understood, document) in understood.iter().zip(&documents) {
@@ -111,7 +114,7 @@ fn the_clients_own_parsers_take_every_command_of_the_script() {
     let calls = client.run(&script, &["--key-name", "mine"], &[("NETWORK", "lan 1")]);
     let words: Vec<&[String]> = calls.iter().map(|call| &call[1..]).collect();
     let said = python(
-        "client_parses.py",
+        "vm_openstack/client_parses.py",
         |python| python,
         &json!(words).to_string(),
     );
@@ -258,7 +261,7 @@ fn a_glance_takes_the_images_and_gives_the_same_bytes_back() {
     );
     let glance = dir.path().join("glance");
     let image = python(
-        "glance_takes.py",
+        "vm_openstack/glance_takes.py",
         |python| {
             python
                 .arg(&glance)
