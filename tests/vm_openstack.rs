@@ -2,19 +2,19 @@
 //! parsers of OpenStack's client.
 
 mod import_common;
-#[path = "vm_openstack/site.rs"]
-mod site;
+mod python_site;
 
 use haulier::import::Target;
 use haulier::inventory::Bus;
 use haulier::vm::openstack::files;
 use haulier::vm::{DiskBus, VmDisk, VmPlan};
 use import_common::{
-    BUSES, Programs, add_disk, capture, filled, import, names, options, server, shellcheck,
+    BUSES, Programs, add_disk, capture, filled, import, installed, names, options, server,
+    shellcheck,
 };
 use proptest::prelude::*;
+use python_site::python;
 use serde_json::{Value, json};
-use site::python;
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 
@@ -37,6 +37,10 @@ fn nova_takes_every_property_of_every_bus_and_firmware() {
             for rtc in ["utc", "localtime"] {
                 let mut machine = server(firmware);
                 machine.rtc = serde_json::from_value(json!(rtc)).unwrap();
+                match rtc {
+                    "utc" => installed(&mut machine, "linux", "debian", "13"),
+                    _ => installed(&mut machine, "windows", "", "10.0.17763"),
+                }
                 let disks = [add_disk(&mut machine, bus, driver, 512)];
                 for chosen in [None, Some(DiskBus::VirtioScsi)] {
                     let mut plan = VmPlan::new(&machine, &disks);
@@ -44,6 +48,9 @@ fn nova_takes_every_property_of_every_bus_and_firmware() {
                         ("uefi", Some(_)) => haulier::vm::VmFirmware::Uefi { secure_boot: true },
                         _ => plan.firmware,
                     };
+                    if chosen.is_some() && rtc == "utc" {
+                        plan.system = None;
+                    }
                     if let Some(bus) = chosen {
                         plan = plan.with_disk_bus(bus);
                     }
@@ -56,7 +63,11 @@ fn nova_takes_every_property_of_every_bus_and_firmware() {
             }
         }
     }
-    let said = python("nova_reads.py", |python| python.args(&paths), "");
+    let said = python(
+        "vm_openstack/nova_reads.py",
+        |python| python.args(&paths),
+        "",
+    );
     let understood: Vec<Value> = serde_json::from_str(&said).unwrap();
     assert_eq!(understood.len(), documents.len());
     for (understood, document) in understood.iter().zip(&documents) {
@@ -103,7 +114,7 @@ fn the_clients_own_parsers_take_every_command_of_the_script() {
     let calls = client.run(&script, &["--key-name", "mine"], &[("NETWORK", "lan 1")]);
     let words: Vec<&[String]> = calls.iter().map(|call| &call[1..]).collect();
     let said = python(
-        "client_parses.py",
+        "vm_openstack/client_parses.py",
         |python| python,
         &json!(words).to_string(),
     );
@@ -160,6 +171,34 @@ fn the_script_says_what_is_missing_and_takes_a_flavor_that_is_there() {
     let calls = client.run(&script, &[], &[("NETWORK", "lan"), ("FLAVOR", "m1.large")]);
     assert!(calls.iter().all(|call| call[1] != "flavor"));
     assert!(calls.last().unwrap().contains(&"m1.large".to_owned()));
+}
+
+#[test]
+fn what_is_installed_is_said_and_decides_the_clock() {
+    let made = |kind: &str, rtc: &str| {
+        let mut machine = server("bios");
+        let disks = [add_disk(&mut machine, Bus::Sata, "ahci", 512)];
+        machine.rtc = serde_json::from_value(json!(rtc)).unwrap();
+        if !kind.is_empty() {
+            installed(&mut machine, kind, "debian", "6.1.7601");
+        }
+        let written = files(&VmPlan::new(&machine, &disks));
+        let image: Value = serde_json::from_str(&written.images[0]).unwrap();
+        let noted = written.notes.iter().any(|note| note.contains("clock"));
+        let text = |key: &str| image[key].as_str().unwrap_or_default().to_owned();
+        (text("os_type"), text("os_distro"), noted)
+    };
+    for (kind, rtc, os_type, os_distro, noted) in [
+        ("linux", "utc", "linux", "debian", false),
+        ("linux", "localtime", "linux", "debian", true),
+        ("windows", "localtime", "windows", "windows", false),
+        ("windows", "utc", "windows", "windows", true),
+        ("", "utc", "", "", false),
+        ("", "localtime", "windows", "", false),
+    ] {
+        let expected = (os_type.to_owned(), os_distro.to_owned(), noted);
+        assert_eq!(made(kind, rtc), expected, "{kind} {rtc}");
+    }
 }
 
 #[test]
@@ -222,7 +261,7 @@ fn a_glance_takes_the_images_and_gives_the_same_bytes_back() {
     );
     let glance = dir.path().join("glance");
     let image = python(
-        "glance_takes.py",
+        "vm_openstack/glance_takes.py",
         |python| {
             python
                 .arg(&glance)

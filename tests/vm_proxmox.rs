@@ -8,7 +8,8 @@ use haulier::inventory::Bus;
 use haulier::vm::proxmox::files;
 use haulier::vm::{VmDisk, VmPlan};
 use import_common::{
-    BUSES, Programs, add_disk, capture, filled, import, names, options, server, shellcheck,
+    BUSES, Programs, add_disk, capture, filled, import, installed, names, options, server,
+    shellcheck,
 };
 use proptest::prelude::*;
 use std::collections::BTreeMap;
@@ -58,6 +59,10 @@ fn check(option: &str, value: &str) {
         "machine" => one_of(&["q35", "pc"]),
         "bios" => one_of(&["ovmf", "seabios"]),
         "cpu" => one_of(&["host"]),
+        "ostype" => one_of(&[
+            "other", "wxp", "w2k", "w2k3", "w2k8", "wvista", "win7", "win8", "win10", "win11",
+            "l24", "l26", "solaris",
+        ]),
         "sockets" | "cores" => whole(1),
         "memory" => whole(16),
         "localtime" => one_of(&["0", "1"]),
@@ -112,6 +117,7 @@ fn check(option: &str, value: &str) {
 fn a_uefi_server_with_a_sata_and_a_virtio_disk() {
     let mut machine = server("uefi");
     machine.smbios.family = Some("PowerEdge".into());
+    installed(&mut machine, "linux", "debian", "13");
     let disks = [
         add_disk(&mut machine, Bus::Sata, "ahci", 512),
         add_disk(&mut machine, Bus::VirtioBlk, "virtio_blk", 512),

@@ -272,7 +272,7 @@ fn upload_script(name: &str, plan: &VmPlan) -> String {
     script + &format!("echo \"To run it: $virtctl start --namespace $namespace {name}\"\n")
 }
 
-/// YAML in blocks. Every scalar is written as JSON, which YAML 1.2 reads as the same (section 1.3):
+/// YAML in blocks. Every scalar is written as JSON, which YAML reads as the same (YAML 1.2, 1.3):
 /// so no text is ever taken for a number, a tag or a comment.
 fn yaml(value: &Value, depth: usize, out: &mut String) {
     let indent = "  ".repeat(depth);

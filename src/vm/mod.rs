@@ -18,6 +18,7 @@ pub mod proxmox;
 pub mod qemu;
 mod shell;
 mod smbios;
+mod system;
 pub mod varstore;
 mod xml;
 
@@ -25,6 +26,7 @@ pub use bus::DiskBus;
 pub use fallback::without_variables;
 pub(crate) use loaders::best as best_loader;
 pub use profile::Profile;
+pub use system::{Family, GuestSystem};
 
 use crate::device::DiskIdentity;
 use crate::inventory::{
@@ -208,6 +210,8 @@ pub struct VmPlan {
     pub rtc: RtcBasis,
     /// A new, empty module where the machine had one.
     pub tpm: Option<TpmVersion>,
+    /// What starts in it, where that is known.
+    pub system: Option<GuestSystem>,
     /// What differs from the machine and why, each a sentence.
     pub notes: Vec<String>,
 }
@@ -318,6 +322,7 @@ impl VmPlan {
             smbios: smbios::printable(&machine.smbios),
             rtc: machine.rtc.unwrap_or(RtcBasis::Utc),
             tpm,
+            system: GuestSystem::of(machine.installed.as_deref()),
             notes,
         };
         plan.settle_machine();

@@ -7,7 +7,7 @@
 //! and port.
 
 use super::shell::quoted;
-use super::{DiskBus, MachineType, NicModel, PlannedDisk, VmFirmware, VmPlan, file_name};
+use super::{DiskBus, Family, MachineType, NicModel, PlannedDisk, VmFirmware, VmPlan, file_name};
 use crate::inventory::RtcBasis;
 use serde_json::{Map, Value, json};
 
@@ -114,9 +114,17 @@ fn properties(plan: &VmPlan, disk: &PlannedDisk) -> Vec<(&'static str, String)> 
     properties.push(("hw_cpu_cores", plan.cores.to_string()));
     properties.push(("hw_cpu_threads", plan.threads.to_string()));
     properties.push(("hw_rng_model", "virtio".into()));
-    if plan.rtc == RtcBasis::Localtime {
+    match &plan.system {
+        Some(system) => {
+            properties.push(("os_type", system.os_type().into()));
+            let distro = system.os_distro().map(str::to_owned);
+            properties.extend(distro.map(|distro| ("os_distro", distro)));
+        }
         // The only word by which Nova sets a clock to local time.
-        properties.push(("os_type", "windows".into()));
+        None if plan.rtc == RtcBasis::Localtime => {
+            properties.push(("os_type", "windows".into()));
+        }
+        None => {}
     }
     properties
 }
@@ -157,6 +165,19 @@ fn notes(plan: &VmPlan) -> Vec<String> {
         notes.push(format!(
             "all network cards are {first}, because OpenStack has one model for all cards of a server"
         ));
+    }
+    let system = plan.system.as_ref().map(|system| system.family);
+    match (system, plan.rtc) {
+        (Some(Family::Linux), RtcBasis::Localtime) => notes.push(
+            "the machine's clock counts local time, and OpenStack gives Linux one that counts UTC: \
+             set /etc/adjtime to UTC"
+                .into(),
+        ),
+        (Some(Family::Windows), RtcBasis::Utc) => notes.push(
+            "the machine's clock counts UTC, and OpenStack gives Windows one that counts local time"
+                .into(),
+        ),
+        _ => {}
     }
     notes.push(
         "OpenStack shows the guest its own vendor, product and UUID and gives disks other serial \

@@ -5,7 +5,7 @@
 //! Elements of an `Item` are in the order of the alphabet, as CIM's schema wants them.
 
 use super::xml::Xml;
-use super::{DiskBus, NicModel, VmFirmware, VmPlan, file_name};
+use super::{DiskBus, GuestSystem, NicModel, VmFirmware, VmPlan, file_name};
 use crate::inventory::RtcBasis;
 use uuid::Uuid;
 
@@ -129,10 +129,12 @@ pub fn files(plan: &VmPlan, sizes: &[u64]) -> Files {
     xml.open("ovf:VirtualSystem", &[("ovf:id", &plan.name)]);
     xml.text("ovf:Info", &[], &plan.description);
     xml.text("ovf:Name", &[], &plan.name);
-    // CIM_OperatingSystem.OSType 1: other.
+    // CIM_OperatingSystem.OSType 102: other, 64 bits.
+    let system = plan.system.as_ref().map(GuestSystem::ovf);
+    let (id, name) = system.unwrap_or(("102", "otherGuest64"));
     xml.open(
         "ovf:OperatingSystemSection",
-        &[("ovf:id", "1"), ("vmw:osType", "otherGuest64")],
+        &[("ovf:id", id), ("vmw:osType", name)],
     );
     xml.text("ovf:Info", &[], "The operating system");
     xml.close();

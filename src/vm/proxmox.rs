@@ -97,6 +97,9 @@ fn options(plan: &VmPlan, notes: &mut Vec<String>) -> Vec<(String, String)> {
             MachineType::Pc => "pc".into(),
         },
     );
+    if let Some(system) = &plan.system {
+        add("ostype", system.proxmox().into());
+    }
     add("cpu", "\"$cpu\"".into());
     add("sockets", plan.sockets.to_string());
     // It has no word for threads; they are cores to the guest.

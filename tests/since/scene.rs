@@ -206,10 +206,20 @@ pub fn flip(path: &Path, byte: u64) {
 
 /// Imports to a folder beside the disk; returns the image.
 pub fn import(scene: &Scene, capture: &Path, name: &str) -> Result<PathBuf, String> {
+    Ok(image(&import_to(scene, capture, "qemu", name)?))
+}
+
+/// Imports for a target to a folder beside the disk; returns the folder.
+pub fn import_to(
+    scene: &Scene,
+    capture: &Path,
+    target: &str,
+    name: &str,
+) -> Result<PathBuf, String> {
     let out = scene.folder.path().join(name);
-    let output = haulier(&["import", text(capture), "--to", "qemu", "--out", text(&out)]);
+    let output = haulier(&["import", text(capture), "--to", target, "--out", text(&out)]);
     match output.status.success() {
-        true => Ok(image(&out)),
+        true => Ok(out),
         false => Err(words(&output)),
     }
 }

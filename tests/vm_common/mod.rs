@@ -103,6 +103,12 @@ pub fn filled(text: &str) -> (Machine, Vec<VmDisk>) {
     (machine, disks)
 }
 
+/// Says what is installed, as the inventory has it.
+pub fn installed(machine: &mut Machine, kind: &str, id: &str, version: &str) {
+    let systems = json!([{"kind": kind, "id": id, "version": version}]);
+    machine.installed = serde_json::from_value(systems).expect("a list of systems");
+}
+
 /// Every bus with a driver that stands for it, as the inventory names them.
 pub const BUSES: [(Bus, &str); 8] = [
     (Bus::Sata, "ahci"),

@@ -33,6 +33,7 @@ qm create "$id" \
   --name r640-7xk3p52 \
   --description 'Dell Inc. PowerEdge R640, serial 7XK3P52, carried here by haulier from its state of 2026-11-22T10:15:00Z' \
   --machine q35 \
+  --ostype l26 \
   --cpu "$cpu" \
   --sockets 1 \
   --cores 2 \

@@ -1,10 +1,14 @@
-//! OpenStack's own programs as Python packages, installed once for their list of versions and kept in the
-//! cache: 450 MB, two minutes on a busy machine with 2 processors.
+//! Programs of others in Python that results are held against (OpenStack's own, PyYAML, jsonschema),
+//! installed once for their list of versions and kept in the cache: 450 MB, two minutes on a busy machine
+//! with 2 processors.
+
+#![allow(unreachable_pub, reason = "a module of several test programs")]
+#![allow(dead_code, reason = "each test program uses a part of it")]
 
 use std::fs::{self, File};
-use std::io::Write;
+use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::OnceLock;
 
 /// Every package with its version, as `pip freeze` names them.
@@ -16,7 +20,7 @@ fn site() -> &'static Path {
     SITE.get_or_init(|| {
         let python = output(Command::new("python3").arg("--version"));
         let recipe = blake3::hash(format!("{python}{REQUIREMENTS}").as_bytes()).to_hex();
-        let cache = haulier_image::cache_dir().unwrap().join("openstack");
+        let cache = haulier_image::cache_dir().unwrap().join("python");
         fs::create_dir_all(&cache).unwrap();
         let site = cache.join(&recipe[..16]);
         // Two test runs at once must not both install; the second one waits for the first.
@@ -44,26 +48,32 @@ fn site() -> &'static Path {
     })
 }
 
-/// Runs one of the scripts beside this file with `input`; returns what it printed.
-pub(super) fn python(
+/// A script below `tests/`, to be run with the packages.
+fn command(script: &str) -> Command {
+    let mut python = Command::new("python3");
+    python
+        .args(["-W", "ignore"])
+        .arg(
+            Path::new(env!("CARGO_MANIFEST_DIR"))
+                .join("tests")
+                .join(script),
+        )
+        .env("PYTHONPATH", site())
+        .env("PYTHONDONTWRITEBYTECODE", "1")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped());
+    python
+}
+
+/// Runs a script below `tests/` with `input`; returns what it printed.
+pub fn python(
     script: &str,
     args: impl FnOnce(&mut Command) -> &mut Command,
     input: &str,
 ) -> String {
-    let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/vm_openstack");
-    let mut python = Command::new("python3");
-    python
-        .args(["-W", "ignore"])
-        .arg(scripts.join(script))
-        .env("PYTHONPATH", site())
-        .env("PYTHONDONTWRITEBYTECODE", "1");
+    let mut python = command(script);
     args(&mut python);
-    let mut child = python
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("python3");
+    let mut child = python.stderr(Stdio::piped()).spawn().expect("python3");
     child
         .stdin
         .take()
@@ -78,6 +88,38 @@ pub(super) fn python(
         String::from_utf8_lossy(&done.stderr)
     );
     String::from_utf8(done.stdout).unwrap()
+}
+
+/// A script below `tests/` that answers each line with a line.
+pub struct Answers {
+    child: Child,
+    lines: BufReader<ChildStdout>,
+}
+
+impl Answers {
+    /// Starts it.
+    pub fn of(script: &str) -> Self {
+        let mut child = command(script).spawn().expect("python3");
+        let lines = BufReader::new(child.stdout.take().unwrap());
+        Self { child, lines }
+    }
+
+    /// The answer to a line.
+    pub fn ask(&mut self, line: &str) -> String {
+        writeln!(self.child.stdin.as_mut().unwrap(), "{line}").unwrap();
+        let mut answer = String::new();
+        self.lines.read_line(&mut answer).unwrap();
+        assert!(!answer.is_empty(), "the script has ended");
+        answer
+    }
+}
+
+impl Drop for Answers {
+    fn drop(&mut self) {
+        // Its input ends, and so does it.
+        drop(self.child.stdin.take());
+        let _ = self.child.wait();
+    }
 }
 
 fn output(command: &mut Command) -> String {
