@@ -6,7 +6,7 @@ use haulier::inventory::SystemKind;
 use haulier::inventory::installed::{Found, look};
 use haulier::usedmap::DiskInfo;
 use haulier::volume::crypt::Secrets;
-use haulier_testbed::guest::{Base, Guest, Kind};
+use haulier_testbed::guest::{Base, Boot, Guest, Recipe};
 use haulier_testbed::lab::Lab;
 use std::collections::BTreeSet;
 use std::fs;
@@ -65,12 +65,13 @@ fn told<'a>(paths: impl Iterator<Item = &'a str>) -> BTreeSet<String> {
 #[test]
 fn a_debian_server_is_what_its_own_tools_say() {
     let base = Base::get(&|line| println!("{line}")).unwrap();
-    for kind in [Kind::UefiGpt, Kind::BiosMbr] {
+    for recipe in [Recipe::UEFI, Recipe::BIOS_MBR] {
+        let uefi = recipe.boot == Boot::Uefi;
         let folder = tempfile::tempdir().unwrap();
-        let guest = Guest::make(&base, kind, &folder.path().join("disk")).unwrap();
+        let guest = Guest::make(&base, recipe, &folder.path().join("disk")).unwrap();
         let begun = std::time::Instant::now();
         let found = look_at(&[guest.path.clone()], &Secrets::new());
-        println!("{kind:?}: {:?}", begun.elapsed());
+        println!("{:?}: {:?}", recipe.boot, begun.elapsed());
         assert_eq!(found.notes, Vec::<String>::new());
         assert_eq!(found.systems.len(), 1);
         let system = &found.systems[0];
@@ -78,12 +79,12 @@ fn a_debian_server_is_what_its_own_tools_say() {
         assert_eq!(system.id.as_deref(), Some("debian"));
         assert_eq!(system.hostname.as_deref(), Some("ledger"));
         assert_eq!(system.architecture.as_deref(), Some("x86_64"));
-        let number = if kind == Kind::UefiGpt { 2 } else { 1 };
+        let number = if uefi { 2 } else { 1 };
         assert_eq!(system.root.partition, Some(number));
         // The oracles see the same filesystem through the kernel.
         let at = folder.path().join("at");
         fs::create_dir(&at).unwrap();
-        let offset = if kind == Kind::UefiGpt { 65 } else { 1 };
+        let offset = if uefi { 65 } else { 1 };
         let options = format!(
             "ro,noload,loop,offset={},sizelimit={}",
             offset << 20,
