@@ -70,7 +70,7 @@ fn a_debian_server_is_what_its_own_tools_say() {
         let folder = tempfile::tempdir().unwrap();
         let guest = Guest::make(&base, recipe, &folder.path().join("disk")).unwrap();
         let begun = std::time::Instant::now();
-        let found = look_at(&[guest.path.clone()], &Secrets::new());
+        let found = look_at(std::slice::from_ref(&guest.path), &Secrets::new());
         println!("{:?}: {:?}", recipe.boot, begun.elapsed());
         assert_eq!(found.notes, Vec::<String>::new());
         assert_eq!(found.systems.len(), 1);
