@@ -4,7 +4,7 @@
 use anyhow::{Context, Result, bail};
 use std::fs::File;
 use std::io::{Read, Write};
-use std::os::unix::net::UnixStream;
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
@@ -50,13 +50,15 @@ impl Write for Sink {
 #[derive(Debug)]
 pub struct Serial {
     shared: Arc<Shared>,
-    stream: UnixStream,
+    stream: File,
     cursor: usize,
 }
 
 impl Serial {
-    /// Reads `stream` on a thread of its own until it ends; every byte also goes to `log` as it is.
-    pub(crate) fn new(stream: UnixStream, log: &Path) -> Result<Self> {
+    /// Reads `stream` (a socket, a terminal) on a thread of its own until it ends; every byte also goes to
+    /// `log` as it is.
+    pub(crate) fn new(stream: impl Into<OwnedFd>, log: &Path) -> Result<Self> {
+        let stream = File::from(stream.into());
         let mut log =
             File::create(log).with_context(|| format!("making the log {}", log.display()))?;
         let mut reader = stream.try_clone().context("sharing the serial line")?;
@@ -206,6 +208,7 @@ fn find(text: &str, what: &str) -> Option<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::net::UnixStream;
 
     fn line() -> (Serial, UnixStream) {
         let (ours, machine) = UnixStream::pair().unwrap();

@@ -7,10 +7,12 @@ use haulier::vm::varstore;
 use haulier_testbed::command::{run, tool};
 use haulier_testbed::guest::{Base, Boot, Guest, PASSPHRASE, Recipe, Root};
 use haulier_testbed::journey::{self, DISK_SERIAL, LOGIN, MAC};
-use haulier_testbed::libvirt::Libvirt;
+use haulier_testbed::libvirt::Host;
 use haulier_testbed::product::{Product, scratch};
+use haulier_testbed::qemu::serial::Serial;
 use haulier_testbed::qemu::{Bus, Drive, Machine, Running, Screen};
 use haulier_testbed::stick::{STICK_BYTES, Stick};
+use std::cell::OnceCell;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -90,6 +92,8 @@ pub(crate) struct Scene {
     product: Product,
     stick: PathBuf,
     facts: Facts,
+    /// Where libvirt runs, once it is needed.
+    host: OnceCell<Host>,
 }
 
 impl Scene {
@@ -107,7 +111,7 @@ impl Scene {
         let start = Instant::now();
         let facts = twice(|patience| {
             let mut running = machine(metal, &guest, &folder, true).start()?;
-            booted(metal, &mut running, patience)
+            booted(metal, running.serial(), patience)
         });
         let addresses = facts.0.iter().filter(|fact| fact.starts_with("network: "));
         assert_eq!(addresses.count(), 2, "{facts:?}");
@@ -149,7 +153,13 @@ impl Scene {
             product,
             folder,
             facts,
+            host: OnceCell::new(),
         }
+    }
+
+    fn host(&self) -> &Host {
+        self.host
+            .get_or_init(|| Host::start(&self.folder.path().join("host")).unwrap())
     }
 
     /// Imports it, boots it, compares; returns the VM's configuration.
@@ -158,15 +168,11 @@ impl Scene {
         let start = Instant::now();
         let out = self.folder.path().join(format!("{target}-{}", to.profile));
         let name = format!("ledger-{}", to.profile);
-        // The path of a socket has 107 bytes at most (unix(7)).
-        let root = tempfile::tempdir_in("/tmp").unwrap();
-        let libvirt = Libvirt::new(root.path()).unwrap();
         let mut import = self.product.command();
         import
             .arg("import")
             .arg(&self.stick)
             .args(["--to", target, "--profile", to.profile, "--name", &name])
-            .args(["--connect", libvirt.uri()])
             .arg("--out")
             .arg(&out);
         if self.metal.recipe.root == Root::Luks {
@@ -174,7 +180,13 @@ impl Scene {
             fs::write(&key, PASSPHRASE).unwrap();
             import.arg("--key-file").arg(&key);
         }
-        run(emulated(&mut import, self.folder.path())).unwrap();
+        emulated(&mut import, self.folder.path());
+        run(&mut if to.libvirt {
+            self.host().command(&import)
+        } else {
+            import
+        })
+        .unwrap();
         println!(
             "{}",
             fs::read_to_string(out.join("changes.txt")).unwrap_or_default()
@@ -185,18 +197,18 @@ impl Scene {
         let (facts, configuration) = if to.libvirt {
             let file = out.join("domain.xml");
             run(tool("virt-xml-validate").arg(&file).arg("domain")).unwrap();
-            // Its private libvirt is busy while the domain runs.
-            let definition = libvirt.definition(&name).unwrap();
+            let definition = run(self.host().virsh().args(["dumpxml", &name])).unwrap();
             let facts = twice(|patience| {
-                let mut domain = libvirt.start(&name)?;
-                Ok(Facts::of(&domain.wait_for("login: ", patience)?))
+                let mut domain = self.host().boot(&name)?;
+                booted(&self.metal, domain.serial(), patience)
             });
+            run(self.host().virsh().args(["undefine", "--nvram", &name])).unwrap();
             (facts, definition)
         } else {
             let script = out.join("run.sh");
             let facts = twice(|patience| {
                 let mut running = Running::script(&script, Screen::Hidden)?;
-                booted(&self.metal, &mut running, patience)
+                booted(&self.metal, running.serial(), patience)
             });
             (facts, fs::read_to_string(&script).unwrap())
         };
@@ -251,7 +263,7 @@ impl Scene {
                 .network_card("virtio-net-pci", SECOND_MAC)
                 .disk(Drive::qcow2(&image, Bus::Scsi, DISK_SERIAL))
                 .start()?;
-            booted(&self.metal, &mut running, patience)
+            booted(&self.metal, running.serial(), patience)
         });
         println!(
             "| {} | {:?} | auto | openstack's image, fresh variables | {} | {:.0} | {:.0} |",
@@ -322,8 +334,7 @@ fn twice(boot: impl Fn(Duration) -> Result<Facts>) -> Facts {
 }
 
 /// Waits for the login prompt, with the passphrase where one is asked for.
-fn booted(metal: &Metal, running: &mut Running, patience: Duration) -> Result<Facts> {
-    let serial = running.serial();
+fn booted(metal: &Metal, serial: &mut Serial, patience: Duration) -> Result<Facts> {
     if metal.recipe.root == Root::Luks {
         serial.wait_for("unlock disk", patience)?;
         serial.send(&format!("{PASSPHRASE}\n"))?;

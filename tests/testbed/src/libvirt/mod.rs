@@ -1,6 +1,10 @@
 //! libvirt without its daemon: a private one inside `virsh` (`qemu:///embed`), below a folder of
 //! its own, so that tests neither need nor touch the machine's libvirt.
 
+mod host;
+
+pub use host::{Domain as HostDomain, Host};
+
 use crate::command::{missing, run, shown, tool};
 use anyhow::{Context, Result, bail, ensure};
 use std::fs;
