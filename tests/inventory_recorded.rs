@@ -315,7 +315,7 @@ fn installed_systems_have_a_line_each_and_the_screen_stays_in_its_lines() {
     machine.installed = Some(vec![system.clone(), locked]);
     let text = machine.to_text();
     let expected = "\
-System:   Debian GNU/Linux 13 (trixie), ledger, ext4 on nvme0n1p2, 6.12.57-am~
+System:   Debian GNU/Linux 13 (trixie), ledger, ext4 on nvme0n1p2, 6.12.57-amd~
 System:   unknown: vg0/root is LUKS2, and has no key yet
 ";
     assert!(text.contains(expected), "{text}");
