@@ -42,7 +42,7 @@ impl<'a> Cached<'a> {
     }
 
     /// Fills `buf` from byte `into` of a block on; `None` if the block cannot be read as a whole.
-    fn from_block(&self, block: u64, into: usize, buf: &mut [u8]) -> Option<()> {
+    fn in_block(&self, block: u64, into: usize, buf: &mut [u8]) -> Option<()> {
         let mut kept = self.kept.lock().unwrap_or_else(|e| e.into_inner());
         if !kept.blocks.contains_key(&block) {
             let start = block.checked_mul(BLOCK)?;
@@ -74,7 +74,7 @@ impl ReadAt for Cached<'_> {
         let end = into.saturating_add(u64::try_from(buf.len()).unwrap_or(u64::MAX));
         let into = usize::try_from(into).unwrap_or(usize::MAX);
         // What is large, lies in two blocks, or in one with a bad sector, is asked of the disk.
-        if end <= BLOCK && self.from_block(block, into, buf).is_some() {
+        if end <= BLOCK && self.in_block(block, into, buf).is_some() {
             return Ok(());
         }
         self.disk.read_at(offset, buf)
