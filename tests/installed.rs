@@ -4,6 +4,8 @@
 
 mod map_support;
 
+#[path = "installed/families.rs"]
+mod families;
 #[path = "installed/hostile.rs"]
 mod hostile;
 #[path = "installed/scene.rs"]

@@ -1,7 +1,8 @@
 //! The inventory of three machines that QEMU emulated, from what Linux 6.12 showed of them
 //! (`inventory_recorded/record.sh`).
 
-use haulier::inventory::{Bus, FirmwareKind, Machine, PciKind};
+use haulier::inventory::installed::{Kernel, RootPlace};
+use haulier::inventory::{Bus, FirmwareKind, Machine, PciKind, System, SystemKind};
 use std::fs;
 use std::os::unix::fs::symlink;
 
@@ -287,6 +288,64 @@ fn the_screen_has_at_most_79_columns_and_24_lines_whatever_vendors_write() {
         );
     }
     assert!(text.contains("more"), "{text}");
+}
+
+#[test]
+fn installed_systems_have_a_line_each_and_the_screen_stays_in_its_lines() {
+    let mut machine = machine(include_str!("inventory_recorded/uefi.tree"));
+    let system = System {
+        kind: Some(SystemKind::Linux),
+        name: Some("Debian GNU/Linux 13 (trixie)".into()),
+        hostname: Some("ledger".into()),
+        root: RootPlace {
+            disks: vec!["nvme0n1".into()],
+            partition: Some(2),
+            filesystem: "ext4".into(),
+            ..RootPlace::default()
+        },
+        kernels: Some(vec![Kernel {
+            release: "6.12.57-amd64".into(),
+            ..Kernel::default()
+        }]),
+        ..System::default()
+    };
+    let mut locked = System::default();
+    locked.root.volume = Some("vg0/root".into());
+    locked.root.filesystem = "LUKS2".into();
+    machine.installed = Some(vec![system.clone(), locked]);
+    let text = machine.to_text();
+    let expected = "\
+System:   Debian GNU/Linux 13 (trixie), ledger, ext4 on nvme0n1p2, 6.12.57-amd~
+System:   unknown: vg0/root is LUKS2, and has no key yet
+";
+    assert!(text.contains(expected), "{text}");
+    let read = Machine::from_json(machine.to_json().as_bytes()).unwrap();
+    assert_eq!(read, machine);
+    let hostile = "x\u{1b}[2J\n".repeat(100);
+    machine.installed = Some(vec![
+        System {
+            name: Some(hostile.clone()),
+            hostname: Some(hostile),
+            ..system
+        };
+        9
+    ]);
+    for _ in 0..40 {
+        machine.disks.push(machine.disks[0].clone());
+        machine.nics.push(machine.nics[0].clone());
+    }
+    let text = machine.to_text();
+    assert_eq!(text.lines().count(), 24, "{text}");
+    assert!(text.contains("System:   and 8 more"), "{text}");
+    for line in text.lines() {
+        assert!(line.len() <= 79 && line.is_ascii(), "{line:?}");
+    }
+    // As it was written before anybody looked.
+    let json = machine.to_json();
+    let mut value: serde_json::Value = serde_json::from_str(&json).unwrap();
+    value["installed"] = serde_json::Value::Null;
+    let read = Machine::from_json(value.to_string().as_bytes()).unwrap();
+    assert_eq!(read.installed, None);
 }
 
 #[test]

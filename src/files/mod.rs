@@ -14,6 +14,7 @@
 )]
 
 mod btrfs;
+mod cache;
 mod ext;
 mod mapped;
 mod namespace;
@@ -21,6 +22,7 @@ mod ntfs;
 mod stream;
 mod xfs;
 
+pub(crate) use cache::Cached;
 pub(crate) use namespace::{Files, Listed};
 pub(crate) use stream::Stream;
 

@@ -98,7 +98,7 @@ fn systems(machine: &Machine) -> Vec<String> {
     lines
 }
 
-/// `Debian GNU/Linux 13 (trixie), web1, 6.12.57-amd64, on ext4 of sda2`
+/// `Debian GNU/Linux 13 (trixie), web1, ext4 on sda2, 6.12.57-amd64`
 fn system(system: &System) -> String {
     let root = &system.root;
     let place = match (&root.volume, root.disks.as_slice(), root.partition) {
@@ -123,8 +123,9 @@ fn system(system: &System) -> String {
     let facts = [
         Some(clipped(system.name.as_deref().unwrap_or("unknown"), 34)),
         system.hostname.clone(),
-        kernel.map(|kernel| kernel.release.clone()),
         Some(format!("{} on {place}", root.filesystem)),
+        // The longest comes last, where it may be cut.
+        kernel.map(|kernel| kernel.release.clone()),
     ];
     facts.into_iter().flatten().collect::<Vec<_>>().join(", ")
 }

@@ -219,3 +219,82 @@ impl<'h> Key<'h> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::arithmetic_side_effects)]
+
+    use super::*;
+    use crate::refusal::Refusal;
+    use proptest::prelude::*;
+
+    struct Bytes(Vec<u8>);
+
+    impl Content for Bytes {
+        fn size(&self) -> u64 {
+            self.0.len().try_into().unwrap()
+        }
+
+        fn read(&self, at: u64, buf: &mut [u8]) -> Result<(), Refusal> {
+            let from = usize::try_from(at).unwrap();
+            let source = self.0.get(from..).and_then(|rest| rest.get(..buf.len()));
+            let outside = || Refusal::Damaged("outside".into());
+            buf.copy_from_slice(source.ok_or_else(outside)?);
+            Ok(())
+        }
+    }
+
+    /// A root whose only list of subkeys is a list of lists that names itself, and then itself as its
+    /// own subkey.
+    fn circle() -> Vec<u8> {
+        let mut bytes = vec![0; 0x1200];
+        let mut put = |at: usize, with: &[u8]| bytes[at..at + with.len()].copy_from_slice(with);
+        put(0, b"regf");
+        put(0x24, &0x20_u32.to_le_bytes());
+        put(0x1020, &(-0x60_i32).to_le_bytes());
+        put(0x1024, b"nk\x20");
+        put(0x1024 + 0x1C, &0x80_u32.to_le_bytes());
+        put(0x1024 + 0x24, &u32::MAX.to_le_bytes());
+        put(0x1024 + 0x28, &0x80_u32.to_le_bytes());
+        put(0x1024 + 0x48, b"\x04\0");
+        put(0x1024 + 0x4C, b"ROOT");
+        put(0x1080, &(-0x40_i32).to_le_bytes());
+        put(0x1084, b"ri\x03\0");
+        put(0x1088, &0x80_u32.to_le_bytes());
+        put(0x108C, &0xC0_u32.to_le_bytes());
+        put(0x1090, &u32::MAX.to_le_bytes());
+        put(0x10C0, &(-0x20_i32).to_le_bytes());
+        put(0x10C4, b"li\x01\0");
+        put(0x10C8, &0x20_u32.to_le_bytes());
+        bytes
+    }
+
+    #[test]
+    fn lists_and_keys_in_themselves_end() {
+        let content = Bytes(circle());
+        let hive = Hive::open(&content).unwrap();
+        assert_eq!(hive.root().name().as_deref(), Some("ROOT"));
+        let children = hive.root().children();
+        assert_eq!(children.len(), 1);
+        let path = ["root"; 500].join("\\");
+        assert!(hive.root().at(&path).is_some());
+        assert!(hive.root().at(r"root\other").is_none());
+        assert_eq!(hive.root().value("x"), None);
+        assert!(Hive::open(&Bytes(vec![0; 4096])).is_none());
+    }
+
+    proptest! {
+        #[test]
+        fn no_damage_makes_it_crash(hits in prop::collection::vec((0x1000_usize..0x10D0, any::<u8>()), 1..32)) {
+            let mut bytes = circle();
+            for (at, byte) in hits {
+                bytes[at] = byte;
+            }
+            let content = Bytes(bytes);
+            let hive = Hive::open(&content).unwrap();
+            for key in hive.root().children() {
+                let _ = (key.name(), key.text("Start"), key.number("Start"));
+            }
+        }
+    }
+}

@@ -139,7 +139,9 @@ fn initramfs_of(reading: &Reading<'_>, release: &str, entry: Option<&Entry>) -> 
         format!("/boot/initramfs-{release}"),
         format!("/lib/modules/{release}/initrd"),
     ];
-    by_entry.into_iter().chain(by_name).find(is_there)
+    let path = by_entry.into_iter().chain(by_name).find(is_there)?;
+    // `/initrd.img` leads to the one of the release.
+    reading.files.real_path(&path).ok()?
 }
 
 fn drivers_in(reading: &Reading<'_>, path: &str) -> Option<Vec<String>> {

@@ -381,6 +381,7 @@ pub(super) fn shown(options: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     const GRUB: &str = r#"
 if [ "${next_entry}" ] ; then
@@ -448,6 +449,15 @@ menuentry 'Last' {
         let default = menu.first().unwrap();
         assert_eq!(default.options, "ro root=/dev/vg/root");
         assert_eq!(default.initramfs, ["/initramfs-2.6.32.img"]);
+    }
+
+    proptest! {
+        #[test]
+        fn no_script_makes_it_crash(text in "([a-z ={}'\"\\\\$#>\n]|menuentry |submenu |linux |set default=|title |kernel ){0,60}") {
+            for menu in [grub("x", &text), legacy("x", &text)] {
+                let _ = menu.first();
+            }
+        }
     }
 
     #[test]

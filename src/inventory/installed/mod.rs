@@ -39,7 +39,7 @@ pub use system::{
 
 use crate::device::ReadAt;
 use crate::error::Result;
-use crate::files::{Node, Tree};
+use crate::files::{Cached, Node, Tree};
 use crate::usedmap::DiskInfo;
 use crate::usedmap::survey::survey;
 use crate::volume::crypt::Secrets;
@@ -64,7 +64,16 @@ pub struct Found {
 /// # Errors
 /// Only when a disk is gone.
 pub fn look(sources: &[(&dyn ReadAt, DiskInfo)], secrets: &Secrets) -> Result<Found> {
-    let surveyed = survey(sources, secrets)?;
+    let kept: Vec<Cached<'_>> = sources.iter().map(|(disk, _)| Cached::new(*disk)).collect();
+    let cached: Vec<(&dyn ReadAt, DiskInfo)> = kept
+        .iter()
+        .zip(sources)
+        .map(|(disk, (_, info))| {
+            let disk: &dyn ReadAt = disk;
+            (disk, info.clone())
+        })
+        .collect();
+    let surveyed = survey(&cached, secrets)?;
     let disks = sources.iter().map(|(_, info)| disk_name(&info.path));
     let notes = Notes::default();
     let mut systems = Vec::new();

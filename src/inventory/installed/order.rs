@@ -13,13 +13,11 @@ use crate::inventory::Firmware;
 
 /// Folders of loaders on an EFI system partition, and the `ID` of their distributions where it is
 /// another.
-const FOLDERS: [(&str, &str); 6] = [
+const FOLDERS: [(&str, &str); 4] = [
     ("redhat", "rhel"),
+    ("redhat", "ol"),
     ("opensuse", "opensuse-leap"),
     ("opensuse", "opensuse-tumbleweed"),
-    ("sles", "sles"),
-    ("rocky", "rocky"),
-    ("almalinux", "almalinux"),
 ];
 
 /// Brings the systems into the order in which the firmware would start them. Those that it does not
