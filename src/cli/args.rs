@@ -191,6 +191,19 @@ pub struct ImportArgs {
     /// Attach all disks to this kind of controller instead of the one that the metal had
     #[arg(long, value_enum, value_name = "BUS")]
     pub disk_bus: Option<crate::vm::DiskBus>,
+    /// Which hardware the virtual machine has
+    #[arg(long, value_enum, default_value_t)]
+    pub profile: crate::vm::Profile,
+    /// Leave the disks as they were captured, whatever the system on them would need (names of network
+    /// cards, drivers)
+    #[arg(long)]
+    pub unchanged: bool,
+    /// Put the loader that any UEFI firmware finds by itself on the EFI system partition
+    #[arg(long)]
+    pub fallback_loader: bool,
+    /// A file whose content opens encrypted disks that are to be changed
+    #[arg(long = "key-file", value_name = "FILE")]
+    pub key_files: Vec<PathBuf>,
     /// Firmware instead of the one that the metal had
     #[arg(long, value_enum, value_name = "KIND")]
     pub firmware: Option<crate::inventory::FirmwareKind>,
@@ -209,6 +222,10 @@ impl From<ImportArgs> for crate::import::Options {
             connect: args.connect,
             name: args.name,
             disk_bus: args.disk_bus,
+            profile: args.profile,
+            unchanged: args.unchanged,
+            fallback_loader: args.fallback_loader,
+            key_files: args.key_files,
             firmware: args.firmware,
             pad: !args.no_pad,
         }

@@ -2,7 +2,7 @@
 //! disks.
 
 use super::grown::{Growth, MIB, copy_disks};
-use super::{Capture, Options, OutDir};
+use super::{Capture, Options, OutDir, changed};
 use crate::error::Result;
 use crate::report::Report;
 use crate::say;
@@ -20,11 +20,12 @@ pub(super) fn import(capture: &Capture<'_>, options: &Options, report: &dyn Repo
     let dir = OutDir::begin(&options.folder(&plan), capture.bytes())?;
     capture.say_notes(report);
     capture.say_others(&files.notes, report);
+    copy_disks(capture, &growth, &dir, report)?;
+    let boots = changed::apply(capture, &mut plan, &dir, options, report)?;
     capture.say_others(
-        without_variables(&plan, &capture.boots, "KubeVirt").as_slice(),
+        without_variables(&plan, &boots, "KubeVirt").as_slice(),
         report,
     );
-    copy_disks(capture, &growth, &dir, report)?;
     dir.write(MANIFEST, files.manifest.as_bytes(), 0o644)?;
     dir.write(UPLOAD, files.upload.as_bytes(), 0o755)?;
     let whole = dir.commit()?;

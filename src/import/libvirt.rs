@@ -2,7 +2,7 @@
 //! `virsh define`. libvirt is talked to through its own program, which knows every kind of
 //! connection and is there wherever libvirt is used.
 
-use super::{Capture, Options, OutDir, VARS, copy_disks};
+use super::{Capture, Options, OutDir, VARS, changes, copy_disks};
 use crate::error::{Error, Kind, Result};
 use crate::report::Report;
 use crate::vm::libvirt::{DEFAULT_IMAGES, domain_xml};
@@ -31,12 +31,13 @@ pub(super) fn import(capture: &Capture<'_>, options: &Options, report: &dyn Repo
         .unwrap_or_else(|| Path::new(DEFAULT_IMAGES).join(&plan.name));
     let vars = plan.varstore()?;
     let dir = OutDir::begin(&out, capture.bytes())?;
-    for disk in &mut plan.disks {
-        disk.file = dir.final_path(&disk.file);
-    }
     plan.nvram = vars.as_ref().map(|_| dir.final_path(VARS));
     capture.say_notes(report);
     copy_disks(capture, &dir, report)?;
+    changes::apply(&capture.machine, &mut plan, &dir, options, report)?;
+    for disk in &mut plan.disks {
+        disk.file = dir.final_path(&disk.file);
+    }
     if let Some(vars) = vars {
         dir.write(VARS, &vars, 0o600)?;
     }

@@ -5,6 +5,8 @@
 //! Everything that can be refused is refused before the first disk is copied; what is copied lies in
 //! a folder ending in `.partial` until it is whole.
 
+mod changed;
+mod changes;
 mod find;
 mod flat;
 mod grown;
@@ -24,7 +26,7 @@ use crate::qcow2::Reader;
 use crate::report::{Progress, Report};
 use crate::store::{CaptureFiles, Digest, DiskRecord, FileDigest, Manifest};
 use crate::units::{ByteLen, ByteOffset};
-use crate::vm::{DiskBus, VmDisk, VmPlan};
+use crate::vm::{DiskBus, Profile, VmDisk, VmPlan};
 use crate::{say, warn};
 use sha2::Digest as _;
 use std::fs::{self, File};
@@ -82,6 +84,14 @@ pub struct Options {
     pub name: Option<String>,
     /// One kind of controller for all disks.
     pub disk_bus: Option<DiskBus>,
+    /// Which hardware the VM has.
+    pub profile: Profile,
+    /// The disks stay as they were captured, whatever the system on them would need.
+    pub unchanged: bool,
+    /// The ESP gets the loader that firmware falls back to.
+    pub fallback_loader: bool,
+    /// What opens encrypted disks that are to be changed.
+    pub key_files: Vec<PathBuf>,
     /// A firmware other than the one that the disks or the inventory tell of.
     pub firmware: Option<FirmwareKind>,
     /// Whether disks with a GPT grow to sizes that the target does not round, with their backup GPT.
@@ -119,6 +129,7 @@ pub fn run(options: &Options, report: &dyn Report) -> Result<()> {
 /// A capture whose small files were read and checked.
 struct Capture<'a> {
     files: &'a dyn CaptureFiles,
+    machine: Machine,
     manifest: Manifest,
     /// With disks by their file names only.
     plan: VmPlan,
@@ -207,11 +218,18 @@ impl<'a> Capture<'a> {
         if let Some(name) = &options.name {
             plan = plan.with_name(name)?;
         }
+        let systems = machine.installed.as_deref().unwrap_or_default();
+        let chosen = plan.clone().with_profile(options.profile, systems);
+        // Nobody asked for virtio: not where a table would have to be changed for it.
+        if options.profile != Profile::Auto || changes::names_stay(&machine, &chosen, options) {
+            plan = chosen;
+        }
         if let Some(bus) = options.disk_bus {
             plan = plan.with_disk_bus(bus);
         }
         Ok(Self {
             files,
+            machine,
             manifest,
             plan,
             boots,

@@ -2,7 +2,7 @@
 //! properties, and a script that makes everything else.
 
 use super::grown::{GIB, Growth, copy_disks};
-use super::{Capture, Options, OutDir};
+use super::{Capture, Options, OutDir, changed};
 use crate::error::Result;
 use crate::report::Report;
 use crate::say;
@@ -18,11 +18,12 @@ pub(super) fn import(capture: &Capture<'_>, options: &Options, report: &dyn Repo
     let dir = OutDir::begin(&options.folder(&plan), capture.bytes())?;
     capture.say_notes(report);
     capture.say_others(&files.notes, report);
+    copy_disks(capture, &growth, &dir, report)?;
+    let boots = changed::apply(capture, &mut plan, &dir, options, report)?;
     capture.say_others(
-        without_variables(&plan, &capture.boots, "OpenStack").as_slice(),
+        without_variables(&plan, &boots, "OpenStack").as_slice(),
         report,
     );
-    copy_disks(capture, &growth, &dir, report)?;
     for (index, image) in files.images.iter().enumerate() {
         dir.write(&format!("image-{index}.json"), image.as_bytes(), 0o644)?;
     }

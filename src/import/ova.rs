@@ -3,7 +3,7 @@
 //! by qemu-img, from copies that were proven.
 
 use super::grown::{Growth, MIB, copy_disks};
-use super::{Capture, Options, OutDir};
+use super::{Capture, Options, OutDir, changed};
 use crate::error::{Error, Kind, Result};
 use crate::report::Report;
 use crate::say;
@@ -28,6 +28,7 @@ pub(super) fn import(capture: &Capture<'_>, options: &Options, report: &dyn Repo
     let dir = OutDir::begin(&options.folder(&plan), bytes)?;
     capture.say_notes(report);
     copy_disks(capture, &growth, &dir, report)?;
+    let boots = changed::apply(capture, &mut plan, &dir, options, report)?;
     let mut members = Vec::new();
     let mut sizes = Vec::new();
     for (disk, record) in plan.disks.iter_mut().zip(&capture.manifest.disks) {
@@ -50,7 +51,7 @@ pub(super) fn import(capture: &Capture<'_>, options: &Options, report: &dyn Repo
     let files = ovf::files(&plan, &sizes);
     capture.say_others(&files.notes, report);
     capture.say_others(
-        without_variables(&plan, &capture.boots, "an OVA").as_slice(),
+        without_variables(&plan, &boots, "an OVA").as_slice(),
         report,
     );
     let descriptor = format!("{}.ovf", plan.name);

@@ -2,7 +2,7 @@
 //! of them there.
 
 use super::grown::{Growth, MIB, copy_disks};
-use super::{Capture, Options, OutDir, VARS};
+use super::{Capture, Options, OutDir, VARS, changed};
 use crate::error::Result;
 use crate::report::Report;
 use crate::say;
@@ -21,6 +21,7 @@ pub(super) fn import(capture: &Capture<'_>, options: &Options, report: &dyn Repo
     capture.say_notes(report);
     capture.say_others(&files.notes, report);
     copy_disks(capture, &growth, &dir, report)?;
+    changed::apply(capture, &mut plan, &dir, options, report)?;
     if let Some(vars) = vars {
         dir.write(VARS, &vars, 0o644)?;
     }

@@ -1,6 +1,6 @@
 //! A folder that runs: the disks, the UEFI variables and `run.sh`.
 
-use super::{Capture, Options, OutDir, VARS, copy_disks};
+use super::{Capture, Options, OutDir, VARS, changes, copy_disks};
 use crate::error::Result;
 use crate::report::Report;
 use crate::say;
@@ -20,6 +20,7 @@ pub(super) fn import(capture: &Capture<'_>, options: &Options, report: &dyn Repo
     let dir = OutDir::begin(&out, capture.bytes())?;
     capture.say_notes(report);
     copy_disks(capture, &dir, report)?;
+    changes::apply(&capture.machine, &mut plan, &dir, options, report)?;
     if let Some(vars) = vars {
         dir.write(VARS, &vars, 0o644)?;
         plan.nvram = Some(VARS.into());

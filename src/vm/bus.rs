@@ -57,7 +57,7 @@ impl DiskBus {
     }
 
     /// Whether its disks are SCSI disks on a controller.
-    pub(super) fn is_scsi(self) -> bool {
+    pub(crate) fn is_scsi(self) -> bool {
         matches!(self, Self::MegaSas | Self::MptSas | Self::VirtioScsi)
     }
 }

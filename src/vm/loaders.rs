@@ -91,6 +91,18 @@ pub(super) fn add_missing<'a>(
     added
 }
 
+/// The best of some loaders on an ESP, if one is known to start a system.
+pub(crate) fn best<'a>(paths: &[&'a str]) -> Option<&'a str> {
+    let rank = |path: &str| {
+        let name = path.rsplit_once('/').map_or(path, |(_, name)| name);
+        KNOWN
+            .iter()
+            .position(|known| known.eq_ignore_ascii_case(name))
+    };
+    let ranked = paths.iter().filter_map(|path| Some((rank(path)?, *path)));
+    ranked.min().map(|(_, path)| path)
+}
+
 /// The number of `Boot0001`, not of `BootOrder`.
 fn number(name: &str) -> Option<u16> {
     let digits = name.strip_prefix("Boot").filter(|rest| rest.len() == 4)?;

@@ -13,6 +13,7 @@ mod loaders;
 pub mod nvram;
 pub mod openstack;
 pub mod ovf;
+mod profile;
 pub mod proxmox;
 pub mod qemu;
 mod shell;
@@ -23,6 +24,8 @@ mod xml;
 
 pub use bus::DiskBus;
 pub use fallback::without_variables;
+pub(crate) use loaders::best as best_loader;
+pub use profile::Profile;
 pub use system::{Family, GuestSystem};
 
 use crate::device::DiskIdentity;
@@ -113,6 +116,8 @@ pub struct PlannedDisk {
     pub file: PathBuf,
     /// What the guest sees.
     pub size_bytes: u64,
+    /// What the inventory calls the disk.
+    pub source_name: String,
     /// The controller.
     pub bus: DiskBus,
     /// Letters, digits and `_.+- ` only, as long as the controller takes.
@@ -426,6 +431,7 @@ fn planned_disk(file: &Path, info: &DiskInfo, bus: DiskBus, boot_index: usize) -
     PlannedDisk {
         file: file.to_owned(),
         size_bytes: info.size_bytes,
+        source_name: info.name.clone(),
         bus,
         serial,
         model: info

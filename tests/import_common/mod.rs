@@ -81,6 +81,10 @@ pub fn options(capture: &Path, to: Target, out: &Path) -> Options {
         connect: "qemu:///system".into(),
         name: None,
         disk_bus: None,
+        profile: haulier::vm::Profile::default(),
+        unchanged: false,
+        fallback_loader: false,
+        key_files: Vec::new(),
         firmware: None,
         pad: true,
     }

@@ -4,7 +4,7 @@ use crate::steps::Steps;
 use crate::{image, say};
 use anyhow::{Context, Result, ensure};
 use haulier_testbed::digest::sha256_file;
-use haulier_testbed::guest::{Base, Guest, Kind};
+use haulier_testbed::guest::{Base, Guest, Recipe};
 use haulier_testbed::journey::{self, UNATTENDED};
 use haulier_testbed::product::{Product, target};
 use haulier_testbed::qemu::{Bus, Machine, Screen};
@@ -49,7 +49,7 @@ pub(crate) fn run(interactive: bool) -> Result<()> {
     // The server's disk is made while cargo builds.
     let server = places.server.clone();
     let making = thread::spawn(move || {
-        let guest = Guest::make(&Base::get(&say)?, Kind::UefiGpt, &server)?;
+        let guest = Guest::make(&Base::get(&say)?, Recipe::UEFI, &server)?;
         let digest = sha256_file(&guest.path)?;
         Ok::<_, anyhow::Error>((guest, digest))
     });

@@ -2,7 +2,7 @@
 //! on this machine, boot as a VM.
 
 use crate::command::run;
-use crate::guest::{Guest, Kind, Payload};
+use crate::guest::{Boot, Guest, Payload, Recipe};
 use crate::product::Product;
 use crate::qemu::qmp::BlockStats;
 use crate::qemu::{Bus, Drive, Firmware, Machine, Running, Screen};
@@ -43,16 +43,16 @@ pub struct Ended {
 }
 
 /// The firmware that boots a guest of this kind.
-pub fn firmware_of(kind: Kind) -> Firmware {
-    match kind {
-        Kind::UefiGpt => Firmware::Uefi,
-        Kind::BiosMbr => Firmware::Bios,
+pub fn firmware_of(recipe: &Recipe) -> Firmware {
+    match recipe.boot {
+        Boot::Uefi => Firmware::Uefi,
+        Boot::BiosMbr | Boot::BiosGpt => Firmware::Bios,
     }
 }
 
 /// The server: the guest's disk on `bus`, a network card, a name plate; no stick yet.
 pub fn server(guest: &Guest, bus: Bus) -> Machine {
-    Machine::new(firmware_of(guest.kind))
+    Machine::new(firmware_of(&guest.recipe))
         .product("Dell Inc.", "PowerEdge R640", "7XK3P52")
         .disk(Drive::raw(&guest.path, bus, DISK_SERIAL).model("INTEL SSDSC2KB960G8"))
         .network_card("e1000e", MAC)

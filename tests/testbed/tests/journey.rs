@@ -4,7 +4,7 @@
 
 use haulier_testbed::command::run;
 use haulier_testbed::digest::sha256_file;
-use haulier_testbed::guest::{Base, Guest, Kind};
+use haulier_testbed::guest::{Base, Guest, Recipe};
 use haulier_testbed::journey::{self, LOGIN, MAC, UNATTENDED};
 use haulier_testbed::libvirt::Libvirt;
 use haulier_testbed::product::{Product, scratch};
@@ -21,12 +21,12 @@ struct Captured {
     stick: PathBuf,
 }
 
-fn capture(kind: Kind, bus: Bus) -> Captured {
+fn capture(recipe: Recipe, bus: Bus) -> Captured {
     let product = Product::find().unwrap();
     let folder = scratch().unwrap();
     let at = |name: &str| folder.path().join(name);
     let base = Base::get(&|line| println!("{line}")).unwrap();
-    let guest = Guest::make(&base, kind, &at("server.img")).unwrap();
+    let guest = Guest::make(&base, recipe, &at("server.img")).unwrap();
     let stick = Stick::make(&product.image, &product.lock, &at("stick.img"), STICK_BYTES).unwrap();
     stick.answer(UNATTENDED).unwrap();
 
@@ -73,7 +73,7 @@ fn assert_only_used_blocks(vm: &Path) {
 
 #[test]
 fn a_bios_server_travels_to_qemu() {
-    let captured = capture(Kind::BiosMbr, Bus::Sata);
+    let captured = capture(Recipe::BIOS_MBR, Bus::Sata);
     let out = captured.folder.path().join("vm");
     let script = journey::import_to_qemu(&captured.product, &captured.stick, &out).unwrap();
     assert_only_used_blocks(&out);
@@ -82,7 +82,7 @@ fn a_bios_server_travels_to_qemu() {
 
 #[test]
 fn a_uefi_server_with_nvme_travels_to_qemu_and_libvirt() {
-    let captured = capture(Kind::UefiGpt, Bus::Nvme);
+    let captured = capture(Recipe::UEFI, Bus::Nvme);
     let out = captured.folder.path().join("vm");
     let script = journey::import_to_qemu(&captured.product, &captured.stick, &out).unwrap();
     assert_only_used_blocks(&out);

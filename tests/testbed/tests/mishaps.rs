@@ -2,7 +2,7 @@
 //! looks whole.
 
 use haulier_testbed::command::run;
-use haulier_testbed::guest::{Base, Guest, Kind};
+use haulier_testbed::guest::{Base, Guest, Recipe};
 use haulier_testbed::journey::{self, BOOT, CAPTURE, DISK_SERIAL, Ended, STICK_SERIAL, UNATTENDED};
 use haulier_testbed::product::{Product, scratch};
 use haulier_testbed::qemu::{Bus, Drive, Firmware, Machine, Running};
@@ -23,7 +23,7 @@ impl Scene {
         let base = Base::get(&|line| println!("{line}")).unwrap();
         let disk = folder.path().join("server.img");
         Self {
-            guest: Guest::make(&base, Kind::BiosMbr, &disk).unwrap(),
+            guest: Guest::make(&base, Recipe::BIOS_MBR, &disk).unwrap(),
             product: Product::find().unwrap(),
             folder,
         }

@@ -12,7 +12,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// What a small server has, and the tools from the same release that make its disks.
-const PACKAGES: [&str; 17] = [
+const PACKAGES: [&str; 22] = [
+    "btrfs-progs",
+    "cryptsetup-initramfs",
     "dbus",
     "e2fsprogs",
     "grub-efi-amd64-signed",
@@ -25,11 +27,14 @@ const PACKAGES: [&str; 17] = [
     "libarchive13t64",
     "linux-image-amd64",
     "login",
+    "lvm2",
+    "mdadm",
     "passwd",
     "procps",
     "shim-signed",
     "systemd-sysv",
     "udev",
+    "xfsprogs",
     "zstd",
 ];
 
@@ -51,8 +56,30 @@ const LEFT_OUT: [&str; 11] = [
 /// Root logs in without a password: these machines live for minutes, on a network of their own.
 const HOOK: &str = r#"sed -i "s/^root:[^:]*:/root::/" "$1/etc/shadow""#;
 
+/// The initramfs can open a LUKS root: cryptsetup's hook leaves its parts out where the system that
+/// makes it has none.
+const CRYPTSETUP: &str = r#"mkdir -p "$1/etc/initramfs-tools/conf.d" && echo "export CRYPTSETUP=y" > "$1/etc/initramfs-tools/conf.d/cryptsetup""#;
+
+/// A second initramfs, as `MODULES=dep` makes one on metal: no driver of virtual machines.
+const WITHOUT_VIRTIO: &str = r#"cp -a "$1/etc/initramfs-tools" "$1/tmp/metal" &&
+echo "MODULES=list" > "$1/tmp/metal/conf.d/modules" &&
+printf "%s\n" @METAL@ > "$1/tmp/metal/modules" &&
+chroot "$1" sh -c 'mkinitramfs -d /tmp/metal -o /tmp/initrd-without-virtio $(ls /usr/lib/modules)'"#;
+
+/// The modules that it has.
+const METAL: [&str; 7] = [
+    "ahci",
+    "ext4",
+    "megaraid_sas",
+    "mptsas",
+    "nvme",
+    "sd_mod",
+    "ata_piix",
+];
+
 /// What of the system is unpacked to be used on this machine.
-const TOOLS: [&str; 8] = [
+const TOOLS: [&str; 9] = [
+    "boot/",
     "etc/mke2fs.conf",
     "usr/bin/grub-mkimage",
     "usr/lib/grub/i386-pc/",
@@ -111,6 +138,34 @@ impl Base {
         self.directory.join("tools").join(path)
     }
 
+    /// The release of the installed kernel.
+    pub(crate) fn kernel(&self) -> Result<String> {
+        let folder = self.file("boot");
+        for entry in
+            fs::read_dir(&folder).with_context(|| format!("reading {}", folder.display()))?
+        {
+            let name = entry?.file_name();
+            if let Some(release) = name.to_str().and_then(|name| name.strip_prefix("vmlinuz-")) {
+                return Ok(release.to_owned());
+            }
+        }
+        bail!("there is no kernel in {}", folder.display())
+    }
+
+    /// Hands out the files that make a system one whose initramfs has no driver of virtual machines.
+    pub(crate) fn without_virtio(
+        &self,
+        release: &str,
+        mut file: impl FnMut(&str, &[u8]) -> Result<()>,
+    ) -> Result<()> {
+        let path = self.directory.join("initrd-without-virtio");
+        let initramfs = fs::read(&path).with_context(|| format!("reading {}", path.display()))?;
+        file(&format!("boot/initrd.img-{release}"), &initramfs)?;
+        file("etc/initramfs-tools/conf.d/modules", b"MODULES=list\n")?;
+        let modules = METAL.join("\n") + "\n";
+        file("etc/initramfs-tools/modules", modules.as_bytes())
+    }
+
     /// A program of the system, run through its own loader and libraries: this machine's release
     /// may be older.
     pub(crate) fn command(&self, program: &str) -> Command {
@@ -127,7 +182,13 @@ impl Base {
 
 /// Changes when the installed system would be another one.
 fn recipe() -> String {
-    let parts = [&[SUITE, HOOK][..], &PACKAGES[..], &LEFT_OUT[..], &TOOLS[..]];
+    let parts = [
+        &[SUITE, HOOK, CRYPTSETUP, WITHOUT_VIRTIO][..],
+        &METAL[..],
+        &PACKAGES[..],
+        &LEFT_OUT[..],
+        &TOOLS[..],
+    ];
     sha256_hex(parts.concat().join("\n").as_bytes())
 }
 
@@ -145,7 +206,17 @@ fn install(tar: &Path) -> Result<()> {
         .args(["--aptopt=Acquire::Retries \"3\""])
         .args(["--dpkgopt=force-unsafe-io"])
         .args(LEFT_OUT.map(|pattern| format!("--dpkgopt=path-exclude={pattern}")))
+        .arg(format!("--essential-hook={CRYPTSETUP}"))
         .arg(format!("--customize-hook={HOOK}"))
+        .arg(format!(
+            "--customize-hook={}",
+            WITHOUT_VIRTIO.replace("@METAL@", &METAL.join(" "))
+        ))
+        .arg(format!(
+            "--customize-hook=copy-out /tmp/initrd-without-virtio {}",
+            tar.parent().unwrap_or(Path::new(".")).display()
+        ))
+        .arg("--customize-hook=rm -r \"$1/tmp/metal\" \"$1/tmp/initrd-without-virtio\"")
         .arg(SUITE)
         .arg(tar)
         .arg(&source);

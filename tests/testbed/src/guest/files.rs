@@ -3,9 +3,11 @@
 //!
 //! The service `payload` says on the first serial line, at each boot and before the login prompt:
 //! `payload: <n> files sha256 <digest>`. The digest is that of `sha256sum`'s lines over all data
-//! files, sorted by path; the disk's maker computes the same from what it put in.
+//! files, sorted by path; the disk's maker computes the same from what it put in. Before that, a line
+//! for each network card: `network: <name> <MAC> <address>`.
 
-use super::disk::{EFI_VOLUME, Kind, ROOT_UUID, SWAP_UUID};
+use super::base::Base;
+use super::recipe::{Boot, Recipe};
 use crate::digest::{hex, sha256_hex};
 use anyhow::{Context, Result};
 use fastrand::Rng;
@@ -29,7 +31,7 @@ const SIZES: [(usize, usize); 4] = [
 
 const SERVICE: &str = "[Unit]
 Description=Digest of the data files
-After=local-fs.target
+After=local-fs.target systemd-networkd.service
 Before=getty.target serial-getty@ttyS0.service getty@tty1.service
 
 [Service]
@@ -42,11 +44,22 @@ WantedBy=multi-user.target
 
 /// /dev/console is the last `console=` of the kernel's command line: the serial line.
 const SCRIPT: &str = r#"#!/bin/sh -e
-cd /srv/data
+say() { echo "$@" | tee /dev/tty1 > /dev/console; }
 export LC_ALL=C
+for card in /sys/class/net/*; do
+    [ -e "$card/device" ] || continue
+    # What networkd has to wait for: its first try may still run.
+    for turn in 1 2 3 4 5 6 7 8 9 10; do
+        address=$(ip -4 -o address show dev "${card##*/}" scope global | awk '{ print $4 }')
+        [ -z "$address" ] && [ -e /etc/static-addresses ] || break
+        sleep 1
+    done
+    say "network: ${card##*/} $(cat "$card/address") ${address:-none}"
+done
+cd /srv/data
 count=$(find . -type f | wc -l)
 digest=$(find . -type f -print0 | sort -z | xargs -0 sha256sum | sha256sum | cut -d' ' -f1)
-echo "payload: $count files sha256 $digest" | tee /dev/tty1 > /dev/console
+say "payload: $count files sha256 $digest"
 "#;
 
 /// Matches whatever slot and driver the card gets in the machine or the VM.
@@ -76,26 +89,44 @@ impl Payload {
 }
 
 /// Writes the archive to `tar`, with the two zero blocks at its end.
-pub(super) fn write(tar: &Path, kind: Kind) -> Result<Payload> {
+pub(super) fn write(tar: &Path, base: &Base, recipe: &Recipe) -> Result<Payload> {
     let doing = || format!("writing the guest's files to {}", tar.display());
     let mut overlay = Overlay {
         tar: Builder::new(File::create(tar).with_context(doing)?),
         time: SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs(),
     };
-    configuration(&mut overlay, kind).with_context(doing)?;
+    configuration(&mut overlay, base, recipe).with_context(doing)?;
     let payload = data(&mut overlay).with_context(doing)?;
     overlay.tar.finish().with_context(doing)?;
     Ok(payload)
 }
 
-fn configuration(overlay: &mut Overlay, kind: Kind) -> Result<()> {
-    let mut mounts = format!("UUID={ROOT_UUID} / ext4 errors=remount-ro 0 1\n");
-    if kind == Kind::UefiGpt {
-        mounts += &format!("UUID={EFI_VOLUME} /boot/efi vfat umask=0077 0 1\n");
+fn configuration(overlay: &mut Overlay, base: &Base, recipe: &Recipe) -> Result<()> {
+    if recipe.boot == Boot::Uefi {
         overlay.directory("boot/efi")?;
     }
-    mounts += &format!("UUID={SWAP_UUID} none swap sw 0 0\n");
-    overlay.file("etc/fstab", 0o644, mounts.as_bytes())?;
+    overlay.file("etc/fstab", 0o644, recipe.fstab().as_bytes())?;
+    let release = base.kernel()?;
+    if !recipe.virtio {
+        base.without_virtio(&release, |path, content| overlay.file(path, 0o644, content))?;
+    }
+    for (name, address) in recipe.addresses {
+        let unit = format!("[Match]\nName={name}\n\n[Network]\nAddress={address}\n");
+        overlay.file(
+            &format!("etc/systemd/network/20-{name}.network"),
+            0o644,
+            unit.as_bytes(),
+        )?;
+    }
+    if recipe.addresses.is_empty() {
+        overlay.file(
+            "etc/systemd/network/80-dhcp.network",
+            0o644,
+            NETWORK.as_bytes(),
+        )?;
+    } else {
+        overlay.file("etc/static-addresses", 0o644, b"")?;
+    }
     overlay.file("etc/hostname", 0o644, format!("{HOST}\n").as_bytes())?;
     overlay.file(
         "etc/hosts",
@@ -108,11 +139,6 @@ fn configuration(overlay: &mut Overlay, kind: Kind) -> Result<()> {
     // Newer than /usr: no rebuilding of caches at boot.
     overlay.file("etc/.updated", 0o644, b"")?;
     overlay.file("var/.updated", 0o644, b"")?;
-    overlay.file(
-        "etc/systemd/network/80-dhcp.network",
-        0o644,
-        NETWORK.as_bytes(),
-    )?;
     overlay.file("usr/local/sbin/payload", 0o755, SCRIPT.as_bytes())?;
     overlay.file(
         "etc/systemd/system/payload.service",
@@ -129,19 +155,26 @@ fn configuration(overlay: &mut Overlay, kind: Kind) -> Result<()> {
         )?;
     }
     overlay.directory("boot/grub")?;
-    overlay.file("boot/grub/grub.cfg", 0o600, menu().as_bytes())
+    overlay.file(
+        "boot/grub/grub.cfg",
+        0o600,
+        menu(recipe, &release).as_bytes(),
+    )
 }
 
 /// The boot menu. Only the serial console is not what every server has: tests listen there.
-fn menu() -> String {
+fn menu(recipe: &Recipe, release: &str) -> String {
+    let folder = recipe.grub_folder();
     format!(
         "set timeout=0\n\
-         search --no-floppy --fs-uuid --set=root {ROOT_UUID}\n\
+         search --no-floppy --fs-uuid --set=root {}\n\
          menuentry 'Debian GNU/Linux' {{\n\
-         \x20 linux /vmlinuz root=UUID={ROOT_UUID} ro console=tty0 console=ttyS0,115200n8 \
+         \x20 linux {folder}/vmlinuz-{release} {} ro console=tty0 console=ttyS0,115200n8 \
          no_timer_check panic=30\n\
-         \x20 initrd /initrd.img\n\
-         }}\n"
+         \x20 initrd {folder}/initrd.img-{release}\n\
+         }}\n",
+        recipe.grub_uuid(),
+        recipe.root_arguments(),
     )
 }
 

@@ -1,7 +1,8 @@
-//! How the guests start: shim and GRUB on an ESP, or GRUB in the gap behind an MBR.
+//! How the guests start: shim and GRUB on an ESP, GRUB in the gap behind an MBR, or in a BIOS boot
+//! partition.
 
 use super::base::Base;
-use super::disk::{EFI_VOLUME, Layout, ROOT_UUID};
+use super::recipe::{Boot, EFI_VOLUME, Recipe};
 use crate::command::{run, tool};
 use anyhow::{Context, Result, ensure};
 use std::fs::{self, File};
@@ -13,25 +14,40 @@ use std::path::Path;
 const MBR_CODE_BYTES: usize = 440;
 
 /// What GRUB must be able to do before it can read modules from a disk.
-const MODULES: [&str; 12] = [
+const MODULES: [&str; 16] = [
     "biosdisk",
+    "btrfs",
     "configfile",
     "echo",
     "ext2",
     "gzio",
     "linux",
     "ls",
+    "mdraid1x",
     "normal",
     "part_gpt",
     "part_msdos",
     "search",
     "search_fs_uuid",
+    "test",
+    "xfs",
 ];
 
-/// Makes the ESP as Debian's installer does, with the fallback path that makes the disk boot in a
-/// machine whose NVRAM knows nothing of it.
-pub(super) fn esp(base: &Base, disk: &Path, layout: &Layout) -> Result<()> {
-    let (start, length) = layout.esp.context("this disk has no ESP")?;
+/// Where GRUB finds its menu.
+fn search(recipe: &Recipe) -> String {
+    format!(
+        "search.fs_uuid {} root\n\
+         set prefix=($root)'{}/grub'\n\
+         configfile $prefix/grub.cfg\n",
+        recipe.grub_uuid(),
+        recipe.grub_folder()
+    )
+}
+
+/// Makes the ESP as Debian's installer does, with or without the fallback path that makes the disk
+/// boot in a machine whose NVRAM knows nothing of it.
+pub(super) fn esp(base: &Base, disk: &Path, recipe: &Recipe) -> Result<()> {
+    let (start, length) = recipe.layout().loader.context("this disk has no ESP")?;
     run(tool("mkfs.vfat")
         .args(["-F", "32", "-s", "1", "-n", "EFI", "-i"])
         .arg(EFI_VOLUME.replace('-', ""))
@@ -41,12 +57,7 @@ pub(super) fn esp(base: &Base, disk: &Path, layout: &Layout) -> Result<()> {
     let esp = format!("{}@@{start}", disk.display());
     run(tool("mmd").args(["-i", &esp, "::/EFI", "::/EFI/BOOT", "::/EFI/debian"]))?;
     let mut menu = tempfile::NamedTempFile::new().context("making the ESP's grub.cfg")?;
-    write!(
-        menu,
-        "search.fs_uuid {ROOT_UUID} root\n\
-         set prefix=($root)'/boot/grub'\n\
-         configfile $prefix/grub.cfg\n"
-    )?;
+    menu.write_all(search(recipe).as_bytes())?;
     let shim = base.file("usr/lib/shim/shimx64.efi.signed");
     let grub = base.file("usr/lib/grub/x86_64-efi-signed/grubx64.efi.signed");
     for (from, to) in [
@@ -56,6 +67,9 @@ pub(super) fn esp(base: &Base, disk: &Path, layout: &Layout) -> Result<()> {
         (&grub, "EFI/debian/grubx64.efi"),
         (menu.path(), "EFI/debian/grub.cfg"),
     ] {
+        if to.starts_with("EFI/BOOT") && !recipe.fallback_loader {
+            continue;
+        }
         run(tool("mcopy")
             .args(["-i", &esp])
             .arg(from)
@@ -64,27 +78,38 @@ pub(super) fn esp(base: &Base, disk: &Path, layout: &Layout) -> Result<()> {
     Ok(())
 }
 
-/// Puts GRUB's first stage into the MBR and its core into the sectors behind it, which is where
-/// the first stage looks unless told otherwise.
-pub(super) fn gap(base: &Base, path: &Path, disk: &File) -> Result<()> {
+/// Puts GRUB's first stage into the MBR and its core into the sectors behind it, which is where the
+/// first stage looks unless told otherwise; or into the BIOS boot partition, and tells it.
+pub(super) fn bios(base: &Base, path: &Path, disk: &File, recipe: &Recipe) -> Result<()> {
     let folder = base.file("usr/lib/grub/i386-pc");
     let core = tempfile::NamedTempFile::new().context("making GRUB's core")?;
+    let mut menu = tempfile::NamedTempFile::new().context("making GRUB's first menu")?;
+    menu.write_all(search(recipe).as_bytes())?;
     run(base
         .command("usr/bin/grub-mkimage")
-        .args(["-O", "i386-pc", "-p", "(hd0,msdos1)/boot/grub", "-d"])
+        .args(["-O", "i386-pc", "-p", "/boot/grub", "-d"])
         .arg(&folder)
+        .arg("-c")
+        .arg(menu.path())
         .arg("-o")
         .arg(core.path())
         .args(MODULES))?;
-    let core = fs::read(core.path()).context("reading GRUB's core")?;
-    let first = fs::read(folder.join("boot.img")).context("reading GRUB's first stage")?;
+    let mut core = fs::read(core.path()).context("reading GRUB's core")?;
+    let mut first = fs::read(folder.join("boot.img")).context("reading GRUB's first stage")?;
     ensure!(
-        core.len() < (1 << 20) - 512 && first.len() >= MBR_CODE_BYTES,
+        core.len() < (1 << 20) - 512 && first.len() >= MBR_CODE_BYTES && core.len() > 512,
         "GRUB's core of {} bytes does not fit behind the MBR",
         core.len()
     );
+    let mut sector = 1;
+    if let (Boot::BiosGpt, Some((start, _))) = (recipe.boot, recipe.layout().loader) {
+        sector = start / 512;
+        // Where boot.img loads the core's first sector from, and that sector the rest.
+        first[0x5c..0x64].copy_from_slice(&sector.to_le_bytes());
+        core[500..508].copy_from_slice(&(sector + 1).to_le_bytes());
+    }
     let doing = || format!("writing GRUB to {}", path.display());
     disk.write_all_at(&first[..MBR_CODE_BYTES], 0)
         .with_context(doing)?;
-    disk.write_all_at(&core, 512).with_context(doing)
+    disk.write_all_at(&core, sector * 512).with_context(doing)
 }

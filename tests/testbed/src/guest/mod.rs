@@ -5,17 +5,23 @@
 //!
 //! * `base`: the installed system, as a tar archive that is made once and kept in the cache.
 //! * `files`: what makes it this server: configuration, a service, the data files.
-//! * `disk`: partition table, filesystems, swap.
-//! * `grub`: the ESP with shim and GRUB, or GRUB in the gap behind an MBR.
+//! * `recipe`: what sort of server it is, and where what lies.
+//! * `disk`: partition tables, the system's image, swap.
+//! * `volumes`: XFS, btrfs, LVM, LUKS and md, made in a laboratory.
+//! * `grub`: the ESP with shim and GRUB, or GRUB in the gap behind an MBR or in a BIOS boot partition.
 //! * `junk`: what deleted files leave behind in free blocks, so that a capture that copies
 //!   them shows.
 
 mod base;
 mod disk;
+mod entry;
 mod files;
 mod grub;
 mod junk;
+mod recipe;
+mod volumes;
 
 pub use base::Base;
-pub use disk::{Guest, Kind};
+pub use disk::Guest;
 pub use files::Payload;
+pub use recipe::{Boot, PASSPHRASE, Recipe, Root};

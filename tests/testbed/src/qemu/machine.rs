@@ -18,6 +18,10 @@ pub enum Bus {
     Virtio,
     /// SCSI (as SAS disks are) on virtio-scsi; can be unplugged at any moment.
     Scsi,
+    /// A MegaRAID SAS 1078.
+    MegaSas,
+    /// An LSI SAS 1068.
+    MptSas,
 }
 
 /// One disk of the machine.
@@ -117,7 +121,7 @@ pub struct Machine {
     pub(crate) memory_mib: u32,
     pub(crate) disks: Vec<Drive>,
     pub(crate) sticks: Vec<(PathBuf, String)>,
-    pub(crate) network_cards: Vec<(&'static str, String)>,
+    pub(crate) network_cards: Vec<(&'static str, String, Option<u8>)>,
     pub(crate) product: Option<(String, String, String)>,
     pub(crate) variables: Option<PathBuf>,
     pub(crate) stays_after_shutdown: bool,
@@ -170,7 +174,14 @@ impl Machine {
     /// network that reaches nothing.
     #[must_use]
     pub fn network_card(mut self, model: &'static str, mac: &str) -> Self {
-        self.network_cards.push((model, mac.to_owned()));
+        self.network_cards.push((model, mac.to_owned(), None));
+        self
+    }
+
+    /// The same at a place on the first PCI bus, so that udev names it `enp0s<slot>`.
+    #[must_use]
+    pub fn network_card_in_slot(mut self, model: &'static str, mac: &str, slot: u8) -> Self {
+        self.network_cards.push((model, mac.to_owned(), Some(slot)));
         self
     }
 
@@ -264,8 +275,14 @@ impl Machine {
                 ),
             );
         }
-        if self.disks.iter().any(|disk| disk.bus == Bus::Scsi) {
-            line.add("-device", "virtio-scsi-pci,id=scsi");
+        for (bus, controller) in [
+            (Bus::Scsi, "virtio-scsi-pci,id=scsi"),
+            (Bus::MegaSas, "megasas,id=megasas"),
+            (Bus::MptSas, "mptsas1068,id=mptsas"),
+        ] {
+            if self.disks.iter().any(|disk| disk.bus == bus) {
+                line.add("-device", controller);
+            }
         }
         for (index, disk) in self.disks.iter().enumerate() {
             let id = format!("disk{index}");
@@ -278,9 +295,13 @@ impl Machine {
             }
             line.add("-device", self.disk_device(index, disk));
         }
-        for (index, (model, mac)) in self.network_cards.iter().enumerate() {
+        for (index, (model, mac, slot)) in self.network_cards.iter().enumerate() {
             line.add("-netdev", format!("user,id=net{index},restrict=on"));
-            line.add("-device", format!("{model},netdev=net{index},mac={mac}"));
+            let mut device = format!("{model},netdev=net{index},mac={mac}");
+            if let Some(slot) = slot {
+                device += &format!(",bus=pcie.0,addr={slot:#x}");
+            }
+            line.add("-device", device);
         }
         if let Some((kernel, initramfs, arguments)) = &self.kernel {
             line.add("-kernel", kernel);
@@ -302,9 +323,21 @@ impl Machine {
             }
             Bus::Nvme => "nvme".to_owned(),
             Bus::Virtio => "virtio-blk-pci".to_owned(),
-            Bus::Scsi => {
-                "scsi-hd,bus=scsi.0".to_owned()
-                    + &model.map_or(String::new(), |model| format!(",product={model}"))
+            Bus::Scsi | Bus::MegaSas | Bus::MptSas => {
+                let controller = match disk.bus {
+                    Bus::MegaSas => "megasas",
+                    // Linux finds no disk without a SAS address on this one.
+                    Bus::MptSas => "mptsas",
+                    _ => "scsi",
+                };
+                let mut device = format!("scsi-hd,bus={controller}.0,scsi-id={index}");
+                if disk.bus == Bus::MptSas {
+                    device += &format!(",wwn=0x500000e0d0c0b0a{index}");
+                }
+                if let Some(model) = model {
+                    device += &format!(",product={model}");
+                }
+                device
             }
         };
         let sector = disk.sector_bytes;

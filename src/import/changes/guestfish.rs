@@ -1,0 +1,178 @@
+//! Libguestfs, through its own shell: it mounts the filesystems of an image in a small machine of its own,
+//! whatever they lie on (LVM, md, btrfs subvolumes), so that neither root nor the host's drivers are needed.
+//! One session is started and asked command by command (guestfish(1), "Remote control over a socket").
+
+use crate::error::{Error, Kind, Result};
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+/// The largest file that is taken out to be changed: tables and menus, not data.
+const LARGEST_FILE: usize = 1 << 20;
+
+/// A machine of libguestfs with the guest's filesystems mounted. Ends when dropped.
+#[derive(Debug)]
+pub(super) struct Session {
+    pid: String,
+    /// Where files pass through.
+    folder: tempfile::TempDir,
+}
+
+impl Session {
+    /// Whether the program is there at all.
+    pub(super) fn is_installed() -> bool {
+        Command::new("guestfish")
+            .arg("--version")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .status()
+            .is_ok_and(|status| status.success())
+    }
+
+    /// Starts it on qcow2 images in the order of the machine's disks, and mounts the system that is found
+    /// on them. `keys` open LUKS containers.
+    ///
+    /// # Errors
+    /// When libguestfs does not start, or finds no system or several.
+    pub(super) fn start(images: &[PathBuf], keys: &[PathBuf]) -> Result<Self> {
+        let folder = tempfile::Builder::new()
+            .prefix("haulier-guestfish-")
+            .tempdir()
+            .map_err(|e| Error::io("making a folder for guestfish", e))?;
+        let mut command = Command::new("guestfish");
+        command.args(["--listen", "--rw", "--inspector"]);
+        for key in keys {
+            let mut word = std::ffi::OsString::from("all:file:");
+            word.push(key);
+            command.arg("--key").arg(word);
+        }
+        command.arg("--format=qcow2");
+        for image in images {
+            command.arg("--add").arg(image);
+        }
+        // The server keeps what it inherits, so its output is a file: a pipe would never end.
+        let said = folder.path().join("said");
+        let complained = folder.path().join("complained");
+        let create = |path: &Path| {
+            std::fs::File::create(path)
+                .map_err(|e| Error::io(format!("making {}", path.display()), e))
+        };
+        // Libvirt's own session is one more thing that may be missing or refuse.
+        if std::env::var_os("LIBGUESTFS_BACKEND").is_none() {
+            command.env("LIBGUESTFS_BACKEND", "direct");
+        }
+        let status = command
+            .stdin(Stdio::null())
+            .stdout(create(&said)?)
+            .stderr(create(&complained)?)
+            .env("LC_ALL", "C")
+            .status()
+            .map_err(|e| Error::io("starting guestfish", e))?;
+        let text = std::fs::read_to_string(&said).unwrap_or_default();
+        let pid = text
+            .split(['=', ';'])
+            .nth(1)
+            .map(str::trim)
+            .filter(|pid| !pid.is_empty() && pid.bytes().all(|b| b.is_ascii_digit()));
+        match pid {
+            Some(pid) if status.success() => Ok(Self {
+                pid: pid.to_owned(),
+                folder,
+            }),
+            _ => {
+                let complaint = std::fs::read_to_string(&complained).unwrap_or_default();
+                Err(failed("opening the disks with libguestfs", &complaint))
+            }
+        }
+    }
+
+    /// Runs one command; returns what it printed.
+    ///
+    /// # Errors
+    /// With libguestfs' own words.
+    pub(super) fn run<S: AsRef<OsStr>>(&self, words: &[S]) -> Result<String> {
+        let shown: Vec<_> = words
+            .iter()
+            .map(|word| word.as_ref().to_string_lossy())
+            .collect();
+        let doing = format!("running \"{}\" of guestfish", shown.join(" "));
+        let output = Command::new("guestfish")
+            .arg(format!("--remote={}", self.pid))
+            .arg("--")
+            .args(words)
+            .stdin(Stdio::null())
+            .env("LC_ALL", "C")
+            .output()
+            .map_err(|e| Error::io(&*doing, e))?;
+        if output.status.success() {
+            return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
+        }
+        Err(failed(&doing, &String::from_utf8_lossy(&output.stderr)))
+    }
+
+    /// Whether there is such a file, or a link to one.
+    ///
+    /// # Errors
+    /// When libguestfs cannot say.
+    pub(super) fn is_file(&self, path: &str) -> Result<bool> {
+        let said = self.run(&["is-file", path, "followsymlinks:true"])?;
+        Ok(said.trim() == "true")
+    }
+
+    /// A text file of the guest, or `None` where there is none, it is no text or too large to be a table.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub(super) fn read(&self, path: &str) -> Result<Option<String>> {
+        if !self.is_file(path)? {
+            return Ok(None);
+        }
+        let to = self.folder.path().join("file");
+        self.run(&[OsStr::new("download"), OsStr::new(path), to.as_os_str()])?;
+        let bytes = std::fs::read(&to).map_err(|e| Error::io(format!("reading {path}"), e))?;
+        if bytes.len() > LARGEST_FILE {
+            return Ok(None);
+        }
+        Ok(String::from_utf8(bytes).ok())
+    }
+
+    /// Writes a file of the guest; one that is there keeps its permissions, and a link stays one.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub(super) fn write(&self, path: &str, content: &str) -> Result<()> {
+        let from = self.folder.path().join("file");
+        std::fs::write(&from, content).map_err(|e| Error::io(format!("writing {path}"), e))?;
+        self.run(&[OsStr::new("upload"), from.as_os_str(), OsStr::new(path)])?;
+        Ok(())
+    }
+
+    /// Writes everything out and ends the machine.
+    ///
+    /// # Errors
+    /// When something was not written.
+    pub(super) fn finish(self) -> Result<()> {
+        self.run(&["umount-all"])?;
+        self.run(&["shutdown"])?;
+        Ok(())
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        // After finish() nothing is left to be written; after a failure the overlay is thrown away.
+        let _ = self.run(&["exit"]);
+    }
+}
+
+/// An error with the last lines of what libguestfs said.
+fn failed(doing: &str, said: &str) -> Error {
+    let lines: Vec<&str> = said
+        .lines()
+        .map(|line| line.trim_start_matches("libguestfs: error:").trim())
+        .filter(|line| !line.is_empty())
+        .collect();
+    let tail = lines.get(lines.len().saturating_sub(4)..).unwrap_or(&[]);
+    Error::new(Kind::Io, doing).because(tail.join("; "))
+}

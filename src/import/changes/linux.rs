@@ -1,0 +1,216 @@
+//! How each change is made to a Linux system whose filesystems are mounted in a [`Session`].
+
+use super::guestfish::Session;
+use super::mounts::{Renamed, place_name, rename_arguments, rename_field};
+use super::wanted::{Link, Wanted};
+use crate::error::{Error, Kind, Result};
+use crate::vm::VmPlan;
+use std::collections::BTreeMap;
+
+/// Drivers without which a VM's disks are not found.
+const DRIVERS: [&str; 3] = ["virtio_pci", "virtio_blk", "virtio_scsi"];
+
+/// Files with `root=` and `resume=`: GRUB's menu and its sources, other loaders, initramfs-tools.
+const ARGUMENTS: [&str; 11] = [
+    "/boot/grub/grub.cfg",
+    "/boot/grub2/grub.cfg",
+    "/boot/grub/grub.conf",
+    "/boot/grub/menu.lst",
+    "/boot/grub2/grubenv",
+    "/boot/extlinux/extlinux.conf",
+    "/etc/default/grub",
+    "/etc/grub2.cfg",
+    "/etc/grub2-efi.cfg",
+    "/etc/kernel/cmdline",
+    "/etc/initramfs-tools/conf.d/resume",
+];
+/// Folder of the Boot Loader Specification's entries.
+const ENTRIES: &str = "/boot/loader/entries";
+
+/// Makes all changes; a sentence for each that was made.
+///
+/// # Errors
+/// With libguestfs' words; nothing is to be kept then.
+pub(super) fn change(session: &Session, wanted: &Wanted, plan: &VmPlan) -> Result<Vec<String>> {
+    let mut done = Vec::new();
+    for link in &wanted.links {
+        done.push(keep_name(session, link)?);
+    }
+    let crypttab = name_by_uuid(session, wanted, plan, &mut done)?;
+    if wanted.virtio {
+        done.push(add_drivers(session)?);
+    }
+    if wanted.virtio || crypttab {
+        done.push(make_initramfs(session)?);
+    }
+    if let Some(loader) = &wanted.fallback_of {
+        done.push(copy_loader(session, loader)?);
+    }
+    Ok(done)
+}
+
+/// A card that keeps its name wherever it is: systemd.link(5).
+fn keep_name(session: &Session, Link { mac, name }: &Link) -> Result<String> {
+    let path = format!(
+        "/etc/systemd/network/10-haulier-{}.link",
+        mac.replace(':', "")
+    );
+    session.run(&["mkdir-p", "/etc/systemd/network"])?;
+    // Bonds, bridges and VLANs have the address of the card below them, but no place on a bus. udev of
+    // before 2018 knows a card's type by another word, the path all have.
+    let file = format!(
+        "# Written by haulier import: this card's name on the machine that this system comes from.\n\
+         [Match]\nMACAddress={mac}\nPath=*pci-*\n\n[Link]\nName={name}\n"
+    );
+    session.write(&path, &file)?;
+    Ok(format!(
+        "{path}: the network card {mac} keeps its name {name}"
+    ))
+}
+
+/// Puts UUIDs in place of names in all tables; returns whether the initramfs has one of them.
+fn name_by_uuid(
+    session: &Session,
+    wanted: &Wanted,
+    plan: &VmPlan,
+    done: &mut Vec<String>,
+) -> Result<bool> {
+    let mut uuids: BTreeMap<&str, String> = BTreeMap::new();
+    for (name, disk) in &wanted.places {
+        let Some(letter) = ('a'..='z').nth(*disk) else {
+            continue;
+        };
+        let partition = place_name(name).and_then(|place| place.partition);
+        let number = partition.map_or_else(String::new, |number| number.to_string());
+        let device = format!("/dev/sd{letter}{number}");
+        let uuid = session.run(&["vfs-uuid", &device])?.trim().to_owned();
+        let plain = |b: u8| b.is_ascii_alphanumeric() || b == b'-';
+        if uuid.is_empty() || !uuid.bytes().all(plain) {
+            return Err(Error::new(
+                Kind::Unsupported,
+                format!(
+                    "{name} has no UUID to name it by ({} of the VM)",
+                    plan.disks.len()
+                ),
+            ));
+        }
+        uuids.insert(name, format!("UUID={uuid}"));
+    }
+    if uuids.is_empty() {
+        return Ok(false);
+    }
+    let new = |name: &str| uuids.get(name).cloned();
+    let mut exchange = |path: &str, by: &dyn Fn(&str) -> Renamed| -> Result<bool> {
+        let Some(text) = session.read(path)? else {
+            return Ok(false);
+        };
+        let renamed = by(&text);
+        if renamed.names.is_empty() {
+            return Ok(false);
+        }
+        session.write(path, &renamed.text)?;
+        for (name, uuid) in renamed.names {
+            done.push(format!("{path}: {name} became {uuid}"));
+        }
+        Ok(true)
+    };
+    exchange("/etc/fstab", &|text| rename_field(text, 0, new))?;
+    let crypttab = exchange("/etc/crypttab", &|text| rename_field(text, 1, new))?;
+    for path in ARGUMENTS {
+        exchange(path, &|text| rename_arguments(text, new))?;
+    }
+    if session.run(&["is-dir", ENTRIES])?.trim() == "true" {
+        for entry in session.run(&["ls", ENTRIES])?.lines() {
+            let path = format!("{ENTRIES}/{entry}");
+            exchange(&path, &|text| rename_arguments(text, new))?;
+        }
+    }
+    Ok(crypttab)
+}
+
+/// Tells what makes the initramfs to put the drivers in.
+fn add_drivers(session: &Session) -> Result<String> {
+    let list = DRIVERS.join(" ");
+    if session.is_file("/usr/sbin/update-initramfs")? {
+        let path = "/etc/initramfs-tools/modules";
+        let mut text = session.read(path)?.unwrap_or_default();
+        if !text.is_empty() && !text.ends_with('\n') {
+            text.push('\n');
+        }
+        for driver in DRIVERS {
+            if !text.lines().any(|line| line.trim() == driver) {
+                text += &format!("{driver}\n");
+            }
+        }
+        session.write(path, &text)?;
+        return Ok(format!("{path}: {list}"));
+    }
+    if is_dracut(session)? {
+        let path = "/etc/dracut.conf.d/haulier.conf";
+        session.run(&["mkdir-p", "/etc/dracut.conf.d"])?;
+        let text = format!("# Written by haulier import.\nadd_drivers+=\" {list} \"\n");
+        session.write(path, &text)?;
+        return Ok(format!("{path}: {list}"));
+    }
+    Err(Error::new(
+        Kind::Unsupported,
+        "this system has neither update-initramfs nor dracut to make its initramfs with",
+    )
+    .advise("Import with --profile faithful, which needs no other drivers"))
+}
+
+fn is_dracut(session: &Session) -> Result<bool> {
+    Ok(session.is_file("/usr/bin/dracut")? || session.is_file("/sbin/dracut")?)
+}
+
+/// Makes the initramfs of each kernel anew with the system's own program.
+fn make_initramfs(session: &Session) -> Result<String> {
+    if session.is_file("/usr/sbin/update-initramfs")? {
+        session.run(&["sh", "update-initramfs -u -k all"])?;
+        return Ok("update-initramfs made each kernel's initramfs anew".into());
+    }
+    // The machine that this runs in is not the one that it is for: nothing may be left out.
+    session.run(&[
+        "sh",
+        "for kernel in /lib/modules/*; do \
+         release=${kernel##*/}; image=/boot/initramfs-$release.img; \
+         [ -e \"$image\" ] || image=/boot/initrd-$release; \
+         [ -e \"$image\" ] || continue; \
+         dracut --force --no-hostonly \"$image\" \"$release\" || exit 1; done",
+    ])?;
+    Ok("dracut made each kernel's initramfs anew, with all drivers".into())
+}
+
+/// Copies a loader to where firmware looks by itself (UEFI 2.10, 3.5.1.1), with what it loads.
+fn copy_loader(session: &Session, loader: &str) -> Result<String> {
+    let mut esp = None;
+    for folder in ["/boot/efi", "/efi", "/boot"] {
+        let path = format!("{folder}{loader}");
+        if session.is_file(&path)? {
+            esp = Some(folder);
+            break;
+        }
+    }
+    let Some(esp) = esp else {
+        return Err(Error::new(
+            Kind::Unsupported,
+            format!("the EFI system partition with {loader} is not in the system's fstab"),
+        ));
+    };
+    let to = format!("{esp}/EFI/BOOT");
+    session.run(&["mkdir-p", &to])?;
+    let from = loader.rsplit_once('/').map_or("", |(folder, _)| folder);
+    session.run(&[
+        "cp",
+        &format!("{esp}{loader}"),
+        &format!("{to}/BOOTX64.EFI"),
+    ])?;
+    // shim loads its second stage from its own folder; fbx64.efi would set up boot entries instead.
+    for second in ["grubx64.efi", "mmx64.efi"] {
+        let path = format!("{esp}{from}/{second}");
+        if loader.ends_with("shimx64.efi") && session.is_file(&path)? {
+            session.run(&["cp", &path, &format!("{to}/{second}")])?;
+        }
+    }
+    Ok(format!("{to}/BOOTX64.EFI: a copy of {loader}"))
+}

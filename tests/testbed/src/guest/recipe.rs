@@ -1,0 +1,268 @@
+//! What sort of server a guest is: how it starts, what its root filesystem lies on, what its
+//! initramfs has, and which network cards it knows by name.
+
+const MIB: u64 = 1 << 20;
+
+/// UUID of the root filesystem.
+pub(super) const ROOT_UUID: &str = "6f0ab5a4-57d9-4c0c-9a0d-2f8d4f8a1c11";
+/// UUID of a `/boot` of its own.
+pub(super) const BOOT_UUID: &str = "0c6d2f6e-7d0f-4a53-8f5e-5b9f6f1e2d33";
+/// UUID of the LUKS container.
+pub(super) const LUKS_UUID: &str = "d2a7f8c1-3b44-4a66-9d5b-1f0e7c6a5b44";
+/// UUID of the swap area.
+pub(super) const SWAP_UUID: &str = "b1d3c7de-02c4-4a39-8b0a-0d5f3a7e9922";
+/// Volume number of the ESP, as Linux shows it.
+pub(super) const EFI_VOLUME: &str = "4A1D-7E33";
+
+/// What opens the root of [`Root::Luks`].
+pub const PASSPHRASE: &str = "correct horse battery";
+
+/// How a server starts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Boot {
+    /// UEFI: GPT with an ESP, shim and GRUB on it.
+    Uefi,
+    /// Legacy BIOS: MBR with GRUB in the gap, swap as a logical partition.
+    BiosMbr,
+    /// Legacy BIOS on a GPT disk: GRUB in a BIOS boot partition.
+    BiosGpt,
+}
+
+/// What the root filesystem is and lies on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Root {
+    /// ext4 on a partition.
+    Ext4,
+    /// XFS on a partition.
+    Xfs,
+    /// btrfs on a partition, `/` in the subvolume `@` and `/home` in `@home`.
+    Btrfs,
+    /// ext4 and swap on logical volumes, with a `/boot` outside.
+    Lvm,
+    /// ext4 in LUKS2, with a `/boot` outside.
+    Luks,
+    /// ext4 on md RAID 1 over two disks.
+    Md,
+}
+
+/// A server to be made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Recipe {
+    /// How it starts.
+    pub boot: Boot,
+    /// What its root filesystem lies on.
+    pub root: Root,
+    /// Whether the ESP has a loader at the path that firmware falls back to.
+    pub fallback_loader: bool,
+    /// Whether its initramfs has the drivers of virtual machines.
+    pub virtio: bool,
+    /// Static addresses of network cards, by the names that udev gives them: (name, CIDR). Without
+    /// any, all cards ask DHCP.
+    pub addresses: &'static [(&'static str, &'static str)],
+}
+
+/// Where the partitions lie, in bytes from the disk's start: start and length.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Layout {
+    /// The whole disk's length.
+    pub(super) disk: u64,
+    /// The ESP, or GRUB's BIOS boot partition.
+    pub(super) loader: Option<(u64, u64)>,
+    /// A `/boot` of its own.
+    pub(super) boot: Option<(u64, u64)>,
+    /// The root filesystem, or what it lies in.
+    pub(super) root: (u64, u64),
+    /// The swap area.
+    pub(super) swap: Option<(u64, u64)>,
+}
+
+impl Recipe {
+    /// UEFI, ext4, the fallback loader, all drivers.
+    pub const UEFI: Self = Self {
+        boot: Boot::Uefi,
+        root: Root::Ext4,
+        fallback_loader: true,
+        virtio: true,
+        addresses: &[],
+    };
+    /// BIOS with an MBR, ext4.
+    pub const BIOS_MBR: Self = Self {
+        boot: Boot::BiosMbr,
+        ..Self::UEFI
+    };
+
+    /// The same on another kind of root.
+    #[must_use]
+    pub const fn root(mut self, root: Root) -> Self {
+        self.root = root;
+        self
+    }
+
+    /// The same without the fallback loader.
+    #[must_use]
+    pub const fn without_fallback_loader(mut self) -> Self {
+        self.fallback_loader = false;
+        self
+    }
+
+    /// The same with an initramfs that has no driver of virtual machines.
+    #[must_use]
+    pub const fn without_virtio(mut self) -> Self {
+        self.virtio = false;
+        self
+    }
+
+    /// The same with static addresses.
+    #[must_use]
+    pub const fn addresses(mut self, addresses: &'static [(&'static str, &'static str)]) -> Self {
+        self.addresses = addresses;
+        self
+    }
+
+    /// How many disks it has.
+    pub fn disks(&self) -> usize {
+        if self.root == Root::Md { 2 } else { 1 }
+    }
+
+    /// Whether the kernel lies on a filesystem of its own.
+    pub(super) fn separate_boot(&self) -> bool {
+        matches!(self.root, Root::Lvm | Root::Luks)
+    }
+
+    /// The filesystem that GRUB searches.
+    pub(super) fn grub_uuid(&self) -> &'static str {
+        if self.separate_boot() {
+            BOOT_UUID
+        } else {
+            ROOT_UUID
+        }
+    }
+
+    /// `/boot` as GRUB sees it on that filesystem.
+    pub(super) fn grub_folder(&self) -> &'static str {
+        match self.root {
+            _ if self.separate_boot() => "",
+            Root::Btrfs => "/@/boot",
+            _ => "/boot",
+        }
+    }
+
+    /// What the kernel is told about its root.
+    pub(super) fn root_arguments(&self) -> String {
+        match self.root {
+            Root::Lvm => "root=/dev/mapper/vg0-root".into(),
+            Root::Luks => {
+                format!("root=/dev/mapper/root cryptopts=source=UUID={LUKS_UUID},target=root")
+            }
+            Root::Btrfs => format!("root=UUID={ROOT_UUID} rootflags=subvol=@"),
+            Root::Ext4 | Root::Xfs | Root::Md => format!("root=UUID={ROOT_UUID}"),
+        }
+    }
+
+    /// `/etc/fstab`
+    pub(super) fn fstab(&self) -> String {
+        let mut table = match self.root {
+            Root::Ext4 | Root::Md => {
+                format!("UUID={ROOT_UUID} / ext4 errors=remount-ro 0 1\n")
+            }
+            Root::Xfs => format!("UUID={ROOT_UUID} / xfs defaults 0 0\n"),
+            Root::Btrfs => format!(
+                "UUID={ROOT_UUID} / btrfs subvol=@ 0 0\nUUID={ROOT_UUID} /home btrfs subvol=@home 0 0\n"
+            ),
+            Root::Lvm => "/dev/mapper/vg0-root / ext4 errors=remount-ro 0 1\n\
+                          /dev/mapper/vg0-swap none swap sw 0 0\n"
+                .into(),
+            Root::Luks => "/dev/mapper/root / ext4 errors=remount-ro 0 1\n".into(),
+        };
+        if self.separate_boot() {
+            table += &format!("UUID={BOOT_UUID} /boot ext4 defaults 0 2\n");
+        }
+        if self.boot == Boot::Uefi {
+            table += &format!("UUID={EFI_VOLUME} /boot/efi vfat umask=0077 0 1\n");
+        }
+        if self.layout().swap.is_some() {
+            table += &format!("UUID={SWAP_UUID} none swap sw 0 0\n");
+        }
+        table
+    }
+
+    pub(super) fn layout(&self) -> Layout {
+        let loader = match self.boot {
+            Boot::Uefi => Some((MIB, 64 * MIB)),
+            Boot::BiosMbr => None,
+            Boot::BiosGpt => Some((MIB, MIB)),
+        };
+        let after = |part: Option<(u64, u64)>| part.map_or(MIB, |(start, length)| start + length);
+        let boot = self.separate_boot().then(|| (after(loader), 192 * MIB));
+        let start = boot.map_or(after(loader), |boot| after(Some(boot)));
+        let length = if self.root == Root::Ext4 { 1536 } else { 2048 } * MIB;
+        // A logical partition follows its EBR, which is the first sector of the extended one.
+        let gap = if self.boot == Boot::BiosMbr { MIB } else { 0 };
+        let plain = matches!(self.root, Root::Ext4 | Root::Xfs | Root::Btrfs);
+        Layout {
+            disk: if self.root == Root::Ext4 { 2048 } else { 3072 } * MIB,
+            loader,
+            boot,
+            root: (start, length),
+            swap: plain.then(|| (start + length + gap, 256 * MIB)),
+        }
+    }
+
+    /// The table in sfdisk's language, where sizes without a unit are sectors of 512 bytes.
+    pub(super) fn table(&self, disk: usize) -> String {
+        let layout = self.layout();
+        let at =
+            |(start, length): (u64, u64)| format!("start={}, size={}", start / 512, length / 512);
+        let kind = match (self.boot, self.root) {
+            (Boot::BiosMbr, Root::Md) => "fd",
+            (Boot::BiosMbr, Root::Lvm) => "8e",
+            (Boot::BiosMbr, _) => "83",
+            (_, Root::Md) => "raid",
+            (_, Root::Lvm) => "lvm",
+            _ => "linux",
+        };
+        if self.boot == Boot::BiosMbr {
+            let mut table = format!(
+                "label: dos\nlabel-id: 0x51a7c0d{}\n1 : {}, type={kind}, bootable\n",
+                14 - disk,
+                at(layout.root)
+            )
+            .replace("c0d14", "c0de")
+            .replace("c0d13", "c0dd");
+            if let Some((start, length)) = layout.swap {
+                table += &format!(
+                    "2 : start={}, size={}, type=5\n5 : {}, type=82\n",
+                    (start - MIB) / 512,
+                    (length + MIB) / 512,
+                    at((start, length))
+                );
+            }
+            return table;
+        }
+        // Each partition a GUID of its own, on each disk.
+        let guid = |number: usize| format!("uuid=0E4C9B1A-6D3B-4C43-9E1B-7A5D12C0F0{disk}{number}");
+        let loader = match self.boot {
+            Boot::Uefi => ("uefi", "EFI System"),
+            _ => ("21686148-6449-6E6F-744E-656564454649", "BIOS boot"),
+        };
+        let parts = [
+            (layout.loader, loader),
+            (layout.boot, ("linux", "boot")),
+            (Some(layout.root), (kind, "root")),
+            (layout.swap, ("swap", "swap")),
+        ];
+        let mut table =
+            format!("label: gpt\nlabel-id: 0E4C9B1A-6D3B-4C43-9E1B-7A5D12C0F0{disk}1\n");
+        let there = parts
+            .into_iter()
+            .filter_map(|(part, what)| Some((part?, what)));
+        for (number, (part, (kind, name))) in there.enumerate() {
+            table += &format!(
+                "{}, type={kind}, {}, name=\"{name}\"\n",
+                at(part),
+                guid(number + 2)
+            );
+        }
+        table
+    }
+}

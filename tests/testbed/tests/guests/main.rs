@@ -1,0 +1,122 @@
+//! Real installed systems on their metal, captured by the appliance, imported, and booted as VMs: the same
+//! host name, the same addresses on the same network cards, the same files.
+//!
+//! Guest × bus × profile, a test a guest. Those that every run makes are few; the others are `#[ignore]`d
+//! and run by `cargo xtask test --all`. Each prints its rows of the table in docs/guests.md.
+
+mod scene;
+
+use haulier_testbed::guest::{Boot, Recipe, Root};
+use haulier_testbed::qemu::Bus;
+use scene::{Metal, Scene, Virtual};
+
+/// The names that udev gives to the metal's two cards: their places on the first bus.
+const ADDRESSES: &[(&str, &str)] = &[("enp0s24", "10.20.30.1/24"), ("enp0s25", "10.20.31.1/24")];
+
+#[test]
+fn uefi_without_a_fallback_loader_with_static_addresses() {
+    let recipe = Recipe::UEFI.without_fallback_loader().addresses(ADDRESSES);
+    let scene = Scene::new(&Metal::new(
+        "Debian 13, UEFI, ext4, no fallback loader",
+        recipe,
+        Bus::Sata,
+    ));
+    scene.travels(&Virtual::libvirt("auto"));
+}
+
+#[test]
+fn bios_with_a_gpt_on_a_raid_controller() {
+    let recipe = Recipe {
+        boot: Boot::BiosGpt,
+        ..Recipe::BIOS_MBR
+    };
+    let scene = Scene::new(&Metal::new(
+        "Debian 13, BIOS, GPT, ext4",
+        recipe,
+        Bus::MegaSas,
+    ));
+    scene.travels(&Virtual::qemu("faithful"));
+}
+
+#[test]
+#[ignore = "minutes: cargo xtask test --all"]
+fn lvm_root() {
+    all(
+        "Debian 13, UEFI, LVM",
+        Recipe::UEFI.root(Root::Lvm).addresses(ADDRESSES),
+        Bus::Sata,
+    );
+}
+
+#[test]
+#[ignore = "minutes: cargo xtask test --all"]
+fn xfs_root_on_nvme() {
+    all(
+        "Debian 13, UEFI, XFS",
+        Recipe::UEFI.root(Root::Xfs).addresses(ADDRESSES),
+        Bus::Nvme,
+    );
+}
+
+#[test]
+#[ignore = "minutes: cargo xtask test --all"]
+fn btrfs_root_in_a_subvolume() {
+    all(
+        "Debian 13, UEFI, btrfs subvolumes",
+        Recipe::UEFI.root(Root::Btrfs).addresses(ADDRESSES),
+        Bus::Sata,
+    );
+}
+
+#[test]
+#[ignore = "minutes: cargo xtask test --all"]
+fn md_raid1_root_over_two_disks() {
+    all(
+        "Debian 13, BIOS, md RAID 1",
+        Recipe::BIOS_MBR.root(Root::Md).addresses(ADDRESSES),
+        Bus::Sata,
+    );
+}
+
+#[test]
+#[ignore = "minutes: cargo xtask test --all"]
+fn luks_root() {
+    let recipe = Recipe::UEFI.root(Root::Luks).addresses(ADDRESSES);
+    let scene = Scene::new(&Metal::new("Debian 13, UEFI, LUKS2", recipe, Bus::Sata));
+    // The passphrase is typed at the serial line, which a private libvirt writes to a file.
+    scene.travels(&Virtual::qemu("faithful"));
+    scene.travels(&Virtual::qemu("virtio"));
+}
+
+#[test]
+#[ignore = "minutes: cargo xtask test --all"]
+fn bios_with_an_mbr_on_sas() {
+    all("Debian 13, BIOS, MBR, ext4", Recipe::BIOS_MBR, Bus::MptSas);
+}
+
+#[test]
+#[ignore = "minutes: cargo xtask test --all"]
+fn an_initramfs_without_virtio() {
+    let recipe = Recipe::UEFI.without_virtio().addresses(ADDRESSES);
+    let scene = Scene::new(&Metal::new(
+        "Debian 13, UEFI, ext4, MODULES=list",
+        recipe,
+        Bus::Sata,
+    ));
+    // It stays on what it has a driver for, unless it is told to change.
+    let domain = scene.travels(&Virtual::libvirt("auto"));
+    assert!(
+        domain.contains("bus='sata'") && !domain.contains("bus='virtio'"),
+        "{domain}"
+    );
+    scene.travels(&Virtual::qemu("virtio"));
+}
+
+/// Both profiles in both hypervisors.
+fn all(name: &'static str, recipe: Recipe, bus: Bus) {
+    let scene = Scene::new(&Metal::new(name, recipe, bus));
+    for profile in ["faithful", "virtio"] {
+        scene.travels(&Virtual::qemu(profile));
+        scene.travels(&Virtual::libvirt(profile));
+    }
+}

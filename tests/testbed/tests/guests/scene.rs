@@ -1,0 +1,284 @@
+//! One guest's way: made, booted on its metal, captured there, imported and booted as a VM, and what it
+//! says of itself compared each time.
+
+use haulier::inventory::{EfiVariable, GLOBAL};
+use haulier::vm::varstore;
+use haulier_testbed::command::{run, tool};
+use haulier_testbed::guest::{Base, Boot, Guest, PASSPHRASE, Recipe, Root};
+use haulier_testbed::journey::{self, DISK_SERIAL, LOGIN, MAC};
+use haulier_testbed::libvirt::Libvirt;
+use haulier_testbed::product::{Product, scratch};
+use haulier_testbed::qemu::{Bus, Drive, Machine, Running, Screen};
+use haulier_testbed::stick::{STICK_BYTES, Stick};
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Instant;
+use tempfile::TempDir;
+
+/// The second card of the metal.
+const SECOND_MAC: &str = "52:54:00:7a:3c:02";
+
+/// A guest on its hardware.
+#[derive(Debug, Clone)]
+pub(crate) struct Metal {
+    name: &'static str,
+    recipe: Recipe,
+    bus: Bus,
+}
+
+impl Metal {
+    pub(crate) fn new(name: &'static str, recipe: Recipe, bus: Bus) -> Self {
+        Self { name, recipe, bus }
+    }
+}
+
+/// A VM.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Virtual {
+    libvirt: bool,
+    profile: &'static str,
+}
+
+impl Virtual {
+    pub(crate) fn qemu(profile: &'static str) -> Self {
+        Self {
+            libvirt: false,
+            profile,
+        }
+    }
+
+    pub(crate) fn libvirt(profile: &'static str) -> Self {
+        Self {
+            libvirt: true,
+            profile,
+        }
+    }
+}
+
+/// What a booted system says of itself: its network cards, its files, its name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Facts(Vec<String>);
+
+impl Facts {
+    fn of(heard: &str) -> Self {
+        let mut facts: Vec<String> = heard
+            .lines()
+            .filter_map(|line| {
+                let said = ["network: ", "payload: "]
+                    .iter()
+                    .find_map(|key| line.find(key));
+                let host = line.find("ledger login:").or(said)?;
+                Some(line.get(host..)?.trim().to_owned())
+            })
+            .collect();
+        facts.sort();
+        facts.dedup();
+        Self(facts)
+    }
+}
+
+/// A captured guest.
+pub(crate) struct Scene {
+    metal: Metal,
+    folder: TempDir,
+    product: Product,
+    stick: PathBuf,
+    facts: Facts,
+}
+
+impl Scene {
+    /// Makes the guest, boots it on its metal, captures it.
+    pub(crate) fn new(metal: &Metal) -> Self {
+        let start = Instant::now();
+        let product = Product::find().unwrap();
+        let folder = scratch().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        let base = Base::get(&|line| println!("{line}")).unwrap();
+        let guest = Guest::make(&base, metal.recipe, &at("server.img")).unwrap();
+        println!("made in {:.0} s", start.elapsed().as_secs_f64());
+
+        // Written to in an overlay: what is captured is the disk as it was made.
+        let start = Instant::now();
+        let mut running = machine(metal, &guest, &folder, true).start().unwrap();
+        let facts = booted(metal, &mut running);
+        running.kill().unwrap();
+        let addresses = facts.0.iter().filter(|fact| fact.starts_with("network: "));
+        assert_eq!(addresses.count(), 2, "{facts:?}");
+        assert!(
+            facts
+                .0
+                .iter()
+                .any(|fact| fact.ends_with(&guest.payload.line())),
+            "{facts:?}"
+        );
+        for (name, address) in metal.recipe.addresses {
+            let known = |fact: &String| fact.contains(name) && fact.ends_with(address);
+            assert!(facts.0.iter().any(known), "{facts:?}");
+        }
+        println!(
+            "boots on its metal in {:.0} s: {facts:?}",
+            start.elapsed().as_secs_f64()
+        );
+
+        let start = Instant::now();
+        let stick =
+            Stick::make(&product.image, &product.lock, &at("stick.img"), STICK_BYTES).unwrap();
+        let mut answers = journey::UNATTENDED.to_owned();
+        if metal.recipe.root == Root::Luks {
+            answers += "key-files = [\"ledger.key\"]\n";
+            stick.put("ledger.key", PASSPHRASE.as_bytes()).unwrap();
+        }
+        stick.answer(&answers).unwrap();
+        let ended = journey::capture(machine(metal, &guest, &folder, false), &stick).unwrap();
+        assert_eq!(ended.exit_code, 0, "{}", ended.screen);
+        assert_eq!(ended.source.writes, 0);
+        println!("captured in {:.0} s", start.elapsed().as_secs_f64());
+        for disk in std::iter::once(&guest.path).chain(&guest.more) {
+            fs::remove_file(disk).unwrap();
+        }
+        Self {
+            metal: metal.clone(),
+            stick: stick.path().to_owned(),
+            product,
+            folder,
+            facts,
+        }
+    }
+
+    /// Imports it, boots it, compares; returns the VM's configuration.
+    pub(crate) fn travels(&self, to: &Virtual) -> String {
+        let target = if to.libvirt { "libvirt" } else { "qemu" };
+        let start = Instant::now();
+        let out = self.folder.path().join(format!("{target}-{}", to.profile));
+        let name = format!("ledger-{}", to.profile);
+        // The path of a socket has 107 bytes at most (unix(7)).
+        let root = tempfile::tempdir_in("/tmp").unwrap();
+        let libvirt = Libvirt::new(root.path()).unwrap();
+        let mut import = self.product.command();
+        import
+            .arg("import")
+            .arg(&self.stick)
+            .args(["--to", target, "--profile", to.profile, "--name", &name])
+            .args(["--connect", libvirt.uri()])
+            .arg("--out")
+            .arg(&out);
+        if self.metal.recipe.root == Root::Luks {
+            let key = self.folder.path().join("ledger.key");
+            fs::write(&key, PASSPHRASE).unwrap();
+            import.arg("--key-file").arg(&key);
+        }
+        run(emulated(&mut import, self.folder.path())).unwrap();
+        println!(
+            "{}",
+            fs::read_to_string(out.join("changes.txt")).unwrap_or_default()
+        );
+        let imported = start.elapsed();
+
+        let start = Instant::now();
+        let (facts, configuration) = if to.libvirt {
+            let file = out.join("domain.xml");
+            run(tool("virt-xml-validate").arg(&file).arg("domain")).unwrap();
+            // Its private libvirt is busy while the domain runs.
+            let definition = libvirt.definition(&name).unwrap();
+            let mut domain = libvirt.start(&name).unwrap();
+            (
+                Facts::of(&domain.wait_for("login: ", LOGIN).unwrap()),
+                definition,
+            )
+        } else {
+            let script = out.join("run.sh");
+            let mut running = Running::script(&script, Screen::Hidden).unwrap();
+            let facts = booted(&self.metal, &mut running);
+            (facts, fs::read_to_string(&script).unwrap())
+        };
+        println!(
+            "| {} | {:?} | {} | {target} | {} | {:.0} | {:.0} |",
+            self.metal.name,
+            self.metal.bus,
+            to.profile,
+            if facts == self.facts {
+                "the same"
+            } else {
+                "DIFFERS"
+            },
+            imported.as_secs_f64(),
+            start.elapsed().as_secs_f64(),
+        );
+        assert_eq!(facts, self.facts, "on the metal it was the second");
+        fs::remove_dir_all(&out).unwrap();
+        configuration
+    }
+}
+
+/// The guest's hardware; with `overlay` its disks are not written to.
+fn machine(metal: &Metal, guest: &Guest, folder: &TempDir, overlay: bool) -> Machine {
+    let mut machine = Machine::new(journey::firmware_of(&metal.recipe))
+        .product("Dell Inc.", "PowerEdge R640", "7XK3P52")
+        .network_card_in_slot("e1000e", MAC, 24)
+        .network_card_in_slot("e1000e", SECOND_MAC, 25)
+        .stays_after_shutdown();
+    for (number, path) in std::iter::once(&guest.path).chain(&guest.more).enumerate() {
+        let serial = format!("{DISK_SERIAL}{number}");
+        machine = machine.disk(if overlay {
+            let over = path.with_extension("qcow2");
+            run(Command::new("qemu-img")
+                .args(["create", "-q", "-f", "qcow2", "-F", "raw", "-b"])
+                .args([path, &over]))
+            .unwrap();
+            Drive::qcow2(over, metal.bus, &serial)
+        } else {
+            Drive::raw(path, metal.bus, &serial)
+        });
+    }
+    if metal.recipe.boot == Boot::Uefi {
+        let variables = folder.path().join("metal.fd");
+        fs::write(&variables, nvram(&metal.recipe)).unwrap();
+        machine = machine.variables(&variables);
+    }
+    machine
+}
+
+/// The metal's UEFI variables, as an installer left them.
+fn nvram(recipe: &Recipe) -> Vec<u8> {
+    let variable = |name: &str, data: Vec<u8>| EfiVariable {
+        name: name.into(),
+        guid: GLOBAL.into(),
+        attributes: 7,
+        data,
+    };
+    varstore::build(&[
+        variable("Boot0000", recipe.load_option().unwrap()),
+        variable("BootOrder", vec![0, 0]),
+    ])
+    .unwrap()
+}
+
+/// Waits for the login prompt, with the passphrase where one is asked for.
+fn booted(metal: &Metal, running: &mut Running) -> Facts {
+    let serial = running.serial();
+    if metal.recipe.root == Root::Luks {
+        serial.wait_for("unlock disk", LOGIN).unwrap();
+        serial.send(&format!("{PASSPHRASE}\n")).unwrap();
+    }
+    serial.wait_for("login: ", LOGIN).unwrap();
+    Facts::of(&serial.text())
+}
+
+/// Libguestfs without KVM, which runs no stock kernel on some machines; and with one processor: under
+/// emulation its small machine hung with two, one time in five.
+fn emulated<'a>(import: &'a mut Command, folder: &Path) -> &'a mut Command {
+    let wrapper = folder.join("qemu-with-one-processor");
+    if !wrapper.exists() {
+        fs::write(
+            &wrapper,
+            "#!/bin/bash\nwords=()\nwhile [ $# -gt 0 ]; do\n  case $1 in\n    -smp) words+=(-smp 1); shift 2;;\n    *) words+=(\"$1\"); shift;;\n  esac\ndone\nexec qemu-system-x86_64 \"${words[@]}\"\n",
+        )
+        .unwrap();
+        fs::set_permissions(&wrapper, fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    import
+        .env("LIBGUESTFS_BACKEND_SETTINGS", "force_tcg")
+        .env("LIBGUESTFS_HV", wrapper)
+}
