@@ -8,7 +8,7 @@ use crate::inventory::DiskBoot;
 use crate::qcow2::Reader;
 use crate::report::Report;
 use crate::say;
-use crate::vm::VmPlan;
+use crate::vm::{DiskBus, VmPlan};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -16,18 +16,23 @@ use std::process::Command;
 /// What was changed, which `changes` writes.
 const LIST: &str = "changes.txt";
 
-/// Changes what the system on the copied disks needs to be the VM of `plan`, and makes one image of each
-/// disk again. Returns how each disk is started then.
+/// Changes what the system on the copied disks needs to be the VM of `plan`, whose disks the target puts
+/// on these `buses`, and makes one image of each disk again. Returns how each disk is started then.
 pub(super) fn apply(
     capture: &Capture<'_>,
-    plan: &mut VmPlan,
+    plan: &VmPlan,
+    buses: &[DiskBus],
     dir: &OutDir,
     options: &Options,
     report: &dyn Report,
 ) -> Result<Vec<Option<DiskBoot>>> {
     let originals: Vec<PathBuf> = plan.disks.iter().map(|disk| disk.file.clone()).collect();
-    changes::apply(&capture.machine, plan, dir, options, report)?;
-    if !flatten(plan, &originals, dir, report)? {
+    let mut plan = plan.clone();
+    for (disk, bus) in plan.disks.iter_mut().zip(buses) {
+        disk.bus = *bus;
+    }
+    changes::apply(&capture.machine, &mut plan, dir, options, report)?;
+    if !flatten(&mut plan, &originals, dir, report)? {
         return Ok(capture.boots.clone());
     }
     let disks = capture.manifest.disks.iter().zip(&originals);

@@ -19,7 +19,14 @@ pub(super) fn import(capture: &Capture<'_>, options: &Options, report: &dyn Repo
     capture.say_notes(report);
     capture.say_others(&files.notes, report);
     copy_disks(capture, &growth, &dir, report)?;
-    let boots = changed::apply(capture, &mut plan, &dir, options, report)?;
+    let boots = changed::apply(
+        capture,
+        &plan,
+        &openstack::buses(&plan),
+        &dir,
+        options,
+        report,
+    )?;
     capture.say_others(
         without_variables(&plan, &boots, "OpenStack").as_slice(),
         report,

@@ -28,7 +28,7 @@ pub(super) fn import(capture: &Capture<'_>, options: &Options, report: &dyn Repo
     let dir = OutDir::begin(&options.folder(&plan), bytes)?;
     capture.say_notes(report);
     copy_disks(capture, &growth, &dir, report)?;
-    let boots = changed::apply(capture, &mut plan, &dir, options, report)?;
+    let boots = changed::apply(capture, &plan, &ovf::buses(&plan), &dir, options, report)?;
     let mut members = Vec::new();
     let mut sizes = Vec::new();
     for (disk, record) in plan.disks.iter_mut().zip(&capture.manifest.disks) {

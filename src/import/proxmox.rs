@@ -21,7 +21,14 @@ pub(super) fn import(capture: &Capture<'_>, options: &Options, report: &dyn Repo
     capture.say_notes(report);
     capture.say_others(&files.notes, report);
     copy_disks(capture, &growth, &dir, report)?;
-    changed::apply(capture, &mut plan, &dir, options, report)?;
+    changed::apply(
+        capture,
+        &plan,
+        &proxmox::buses(&plan),
+        &dir,
+        options,
+        report,
+    )?;
     if let Some(vars) = vars {
         dir.write(VARS, &vars, 0o644)?;
     }

@@ -66,6 +66,17 @@ fn bus(disk: &PlannedDisk) -> (&'static str, Option<&'static str>) {
     (name, why)
 }
 
+/// The bus that each disk gets.
+pub fn buses(plan: &VmPlan) -> Vec<DiskBus> {
+    let there = |disk: &PlannedDisk| match bus(disk).0 {
+        "scsi" => DiskBus::VirtioScsi,
+        "virtio" => DiskBus::VirtioBlk,
+        "usb" => DiskBus::Usb,
+        _ => DiskBus::Sata,
+    };
+    plan.disks.iter().map(there).collect()
+}
+
 fn disk_name(index: usize) -> String {
     format!("disk-{index}")
 }

@@ -54,6 +54,15 @@ fn bus(bus: DiskBus) -> (&'static str, Option<&'static str>, Option<&'static str
     }
 }
 
+/// The bus that each disk gets.
+pub fn buses(plan: &VmPlan) -> Vec<DiskBus> {
+    let there = |disk: &PlannedDisk| match disk.bus {
+        DiskBus::Nvme => DiskBus::Sata,
+        other => other,
+    };
+    plan.disks.iter().map(there).collect()
+}
+
 /// What Cinder, flavors and Glance count in.
 fn gib(disk: &PlannedDisk) -> u64 {
     disk.size_bytes.div_ceil(GIB).max(1)
@@ -314,6 +323,8 @@ mod tests {
                 "{name}"
             );
             assert_eq!(name == "scsi", model.is_some(), "{kind:?}");
+            let replaced = bus(kind).2.is_some();
+            assert_eq!(replaced, kind == DiskBus::Nvme, "see buses()");
         }
     }
 }
