@@ -2,7 +2,7 @@
 
 mod vm_common;
 
-use haulier::inventory::Bus;
+use haulier::inventory::{Bus, Tpm};
 use haulier::vm::{Hypervisor, VmDisk, VmPlan, libvirt::domain_xml};
 use proptest::prelude::*;
 use std::fs;
@@ -50,6 +50,19 @@ fn libvirt_defines_every_bus_under_both_firmwares() {
         all.smbios.uuid = None;
         let mut plan = VmPlan::new(&all, &all_disks);
         plan.hypervisor = Hypervisor::Tcg;
+        commands.push(validated(dir.path(), &plan));
+    }
+    for version in ["1.2", "2.0"] {
+        let mut machine = server("uefi");
+        machine.smbios.uuid = None;
+        machine.name = format!("uefi-tpm-{version}");
+        machine.tpm = Some(Tpm {
+            version: Some(version.into()),
+        });
+        let disks = [add_disk(&mut machine, Bus::Sata, "ahci", 512)];
+        let mut plan = VmPlan::new(&machine, &disks);
+        plan.hypervisor = Hypervisor::Tcg;
+        assert!(domain_xml(&plan).contains(&format!("version=\"{version}\"")));
         commands.push(validated(dir.path(), &plan));
     }
     let root = libvirt_root(dir.path());

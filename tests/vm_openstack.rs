@@ -10,7 +10,7 @@ use haulier::vm::openstack::files;
 use haulier::vm::{DiskBus, VmDisk, VmPlan};
 use import_common::{
     BUSES, Programs, add_disk, capture, filled, import, installed, names, options, server,
-    shellcheck,
+    shellcheck, tpm,
 };
 use proptest::prelude::*;
 use python_site::python;
@@ -88,6 +88,7 @@ fn nova_takes_every_property_of_every_bus_and_firmware() {
 /// A server with a boot disk behind a data disk, and the stand-in for the client.
 fn two_disks(firmware: &str) -> (VmPlan, Programs) {
     let mut machine = server(firmware);
+    tpm(&mut machine, "2.0");
     let disks = [
         add_disk(&mut machine, Bus::Nvme, "nvme", 4096),
         add_disk(&mut machine, Bus::Sata, "ahci", 512),
@@ -209,6 +210,7 @@ fn what_openstack_cannot_express_is_said() {
         "disk-0.qcow2 comes to SATA, because Nova knows no NVMe disks",
         "disk-0.qcow2 has sectors of 4096 bytes",
         "all network cards are e1000e",
+        "the server gets no TPM",
         "licences",
     ] {
         assert!(notes.contains(words), "{words}: {notes}");

@@ -9,7 +9,7 @@ use haulier::vm::proxmox::files;
 use haulier::vm::{VmDisk, VmPlan};
 use import_common::{
     BUSES, Programs, add_disk, capture, filled, import, installed, names, options, server,
-    shellcheck,
+    shellcheck, tpm,
 };
 use proptest::prelude::*;
 use std::collections::BTreeMap;
@@ -76,6 +76,10 @@ fn check(option: &str, value: &str) {
         "serial" => one_of(&["socket"]),
         "rng" => one_of(&["source=/dev/urandom"]),
         "smbios" => assert!(value.len() <= 512, "{value}"),
+        "tpmstate" => {
+            let (_, version) = value.split_once(":1,version=").expect(value);
+            assert!(["v1.2", "v2.0"].contains(&version) && option == "tpmstate0");
+        }
         "boot" => assert!(value.starts_with("order="), "{value}"),
         "net" => {
             below(32);
@@ -118,6 +122,7 @@ fn a_uefi_server_with_a_sata_and_a_virtio_disk() {
     let mut machine = server("uefi");
     machine.smbios.family = Some("PowerEdge".into());
     installed(&mut machine, "linux", "debian", "13");
+    tpm(&mut machine, "2.0");
     let disks = [
         add_disk(&mut machine, Bus::Sata, "ahci", 512),
         add_disk(&mut machine, Bus::VirtioBlk, "virtio_blk", 512),

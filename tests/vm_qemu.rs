@@ -2,7 +2,7 @@
 
 mod vm_common;
 
-use haulier::inventory::Bus;
+use haulier::inventory::{Bus, Tpm};
 use haulier::vm::{DiskBus, VmDisk, VmPlan, qemu::run_script};
 use proptest::prelude::*;
 use std::fs;
@@ -39,6 +39,7 @@ fn started(dir: &Path, plan: &VmPlan) -> String {
         .expect("a shell");
     let ask = r#"{"execute":"qmp_capabilities"}
         {"execute":"human-monitor-command","arguments":{"command-line":"info qtree"}}
+        {"execute":"query-tpm"}
         {"execute":"quit"}"#;
     qemu.stdin
         .take()
@@ -90,6 +91,25 @@ fn qemu_takes_every_bus_with_sectors_of_512_and_of_4096_bytes() {
                 assert!(tree.to_lowercase().contains("b0:26:28:aa:bb:01"));
             }
         }
+    }
+}
+
+#[test]
+fn a_machine_with_a_tpm_gets_a_new_one() {
+    for (version, device) in [
+        ("2.0", r#""model": "tpm-crb""#),
+        ("1.2", r#""model": "tpm-tis""#),
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        let mut machine = server("uefi");
+        machine.tpm = Some(Tpm {
+            version: Some(version.into()),
+        });
+        let disks = [add_disk(&mut machine, Bus::Sata, "ahci", 512)];
+        let tree = started(dir.path(), &VmPlan::new(&machine, &disks));
+        assert!(tree.contains(device), "no {device} in {tree}");
+        // Its state stays with the machine.
+        assert!(dir.path().join("tpm").is_dir());
     }
 }
 

@@ -13,9 +13,11 @@
     clippy::indexing_slicing
 )]
 
+mod btrfs;
 mod ext;
 mod mapped;
 mod namespace;
+mod ntfs;
 mod stream;
 mod xfs;
 
@@ -106,10 +108,11 @@ pub(crate) fn open<'a>(
     volume: &'a dyn ReadAt,
     all: &[&'a dyn ReadAt],
 ) -> Option<Result<Box<dyn Tree + 'a>, Refusal>> {
-    let _ = all;
     Some(match name {
         "ext" => ext::Ext::open(volume).map(boxed),
         "xfs" => xfs::Xfs::open(volume).map(boxed),
+        "btrfs" => btrfs::Btrfs::open(volume, all).map(boxed),
+        "ntfs" => ntfs::Ntfs::open(volume).map(boxed),
         _ => return None,
     })
 }

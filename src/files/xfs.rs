@@ -69,7 +69,7 @@ impl Xfs<'_> {
         answer.ok_or_else(|| Refusal::Damaged(format!("inode {} cannot be read", node.number)))?
     }
 
-    /// The runs of an inode's content; `None` if it is in the inode.
+    /// The runs of an inode's content.
     fn runs(&self, inode: &Inode<'_>) -> Result<Vec<Run>, Refusal> {
         let fs = self.filesystem();
         let number = inode.number;
@@ -202,10 +202,9 @@ impl Tree for Xfs<'_> {
 
     fn open(&self, file: Node) -> Result<Box<dyn Content + '_>, Refusal> {
         self.inode(file, |inode| {
-            Ok(
-                Box::new(Mapped::new(self.volume, inode.size, self.runs(inode)?))
-                    as Box<dyn Content>,
-            )
+            let runs = self.runs(inode)?;
+            let content: Box<dyn Content> = Box::new(Mapped::new(self.volume, inode.size, runs));
+            Ok(content)
         })
     }
 

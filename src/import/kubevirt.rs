@@ -1,8 +1,9 @@
 //! A folder for KubeVirt: the disks, the manifests, and a script that applies them and uploads the
 //! disks.
 
+use super::changes::Keep;
 use super::grown::{Growth, MIB, copy_disks};
-use super::{Capture, Options, OutDir, changed};
+use super::{Capture, Options, OutDir, changes};
 use crate::error::Result;
 use crate::report::Report;
 use crate::say;
@@ -20,19 +21,23 @@ pub(super) fn import(capture: &Capture<'_>, options: &Options, report: &dyn Repo
     let dir = OutDir::begin(&options.folder(&plan), capture.bytes())?;
     capture.say_notes(report);
     capture.say_others(&files.notes, report);
+    if !options.fallback_loader {
+        capture.say_others(
+            without_variables(&plan, &capture.boots, "KubeVirt").as_slice(),
+            report,
+        );
+    }
     copy_disks(capture, &growth, &dir, report)?;
-    let boots = changed::apply(
+    // Names of disks and drivers are those of the buses that the target has.
+    let mut there = plan.clone().on_buses(&kubevirt::buses(&plan));
+    changes::apply(
         capture,
-        &plan,
-        &kubevirt::buses(&plan),
+        &mut there,
         &dir,
+        Keep::Into("qcow2"),
         options,
         report,
     )?;
-    capture.say_others(
-        without_variables(&plan, &boots, "KubeVirt").as_slice(),
-        report,
-    );
     dir.write(MANIFEST, files.manifest.as_bytes(), 0o644)?;
     dir.write(UPLOAD, files.upload.as_bytes(), 0o755)?;
     let whole = dir.commit()?;

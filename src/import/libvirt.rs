@@ -2,6 +2,7 @@
 //! `virsh define`. libvirt is talked to through its own program, which knows every kind of
 //! connection and is there wherever libvirt is used.
 
+use super::changes::Keep;
 use super::{Capture, Options, OutDir, VARS, changes, copy_disks};
 use crate::error::{Error, Kind, Result};
 use crate::report::Report;
@@ -25,6 +26,13 @@ pub(super) fn import(capture: &Capture<'_>, options: &Options, report: &dyn Repo
             "{} has no KVM: the machine is emulated in software, which is slow", options.connect
         );
     }
+    if plan.tpm.is_some() && !virsh.emulates_tpm(plan.machine) {
+        plan.tpm = None;
+        warn!(
+            report,
+            "{} emulates no TPM (package swtpm), so the VM has none", options.connect
+        );
+    }
     let out = options
         .out
         .clone()
@@ -34,7 +42,7 @@ pub(super) fn import(capture: &Capture<'_>, options: &Options, report: &dyn Repo
     plan.nvram = vars.as_ref().map(|_| dir.final_path(VARS));
     capture.say_notes(report);
     copy_disks(capture, &dir, report)?;
-    changes::apply(&capture.machine, &mut plan, &dir, options, report)?;
+    changes::apply(capture, &mut plan, &dir, Keep::Over, options, report)?;
     for disk in &mut plan.disks {
         disk.file = dir.final_path(&disk.file);
     }
@@ -133,15 +141,23 @@ impl<'a> Virsh<'a> {
     }
 
     fn hypervisor(&self, machine: MachineType) -> Hypervisor {
-        let machine = match machine {
-            MachineType::Q35 => "q35",
-            MachineType::Pc => "pc",
-        };
+        let machine = machine.name();
         let asked = ["domcapabilities", "--virttype", "kvm", "--machine", machine];
         match self.run(&asked) {
             Ok(_) => Hypervisor::Kvm,
             Err(_) => Hypervisor::Tcg,
         }
+    }
+
+    /// Whether it can start a TPM of its own: it then knows swtpm.
+    fn emulates_tpm(&self, machine: MachineType) -> bool {
+        let asked = ["domcapabilities", "--machine", machine.name()];
+        let Ok(said) = self.run(&asked) else {
+            return false;
+        };
+        let tpm = said.split("<tpm ").nth(1);
+        let tpm = tpm.and_then(|rest| rest.split("</tpm>").next());
+        tpm.is_some_and(|tpm| tpm.contains("<value>emulator</value>"))
     }
 
     fn define(&self, domain: &Path) -> Result<()> {

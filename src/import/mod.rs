@@ -5,7 +5,6 @@
 //! Everything that can be refused is refused before the first disk is copied; what is copied lies in
 //! a folder ending in `.partial` until it is whole.
 
-mod changed;
 mod changes;
 mod find;
 mod flat;

@@ -1,8 +1,9 @@
 //! A folder for OpenStack: the disks as qcow2 images without another file below, the images'
 //! properties, and a script that makes everything else.
 
+use super::changes::Keep;
 use super::grown::{GIB, Growth, copy_disks};
-use super::{Capture, Options, OutDir, changed};
+use super::{Capture, Options, OutDir, changes};
 use crate::error::Result;
 use crate::report::Report;
 use crate::say;
@@ -18,19 +19,23 @@ pub(super) fn import(capture: &Capture<'_>, options: &Options, report: &dyn Repo
     let dir = OutDir::begin(&options.folder(&plan), capture.bytes())?;
     capture.say_notes(report);
     capture.say_others(&files.notes, report);
+    if !options.fallback_loader {
+        capture.say_others(
+            without_variables(&plan, &capture.boots, "OpenStack").as_slice(),
+            report,
+        );
+    }
     copy_disks(capture, &growth, &dir, report)?;
-    let boots = changed::apply(
+    // Names of disks and drivers are those of the buses that the target has.
+    let mut there = plan.clone().on_buses(&openstack::buses(&plan));
+    changes::apply(
         capture,
-        &plan,
-        &openstack::buses(&plan),
+        &mut there,
         &dir,
+        Keep::Into("qcow2"),
         options,
         report,
     )?;
-    capture.say_others(
-        without_variables(&plan, &boots, "OpenStack").as_slice(),
-        report,
-    );
     for (index, image) in files.images.iter().enumerate() {
         dir.write(&format!("image-{index}.json"), image.as_bytes(), 0o644)?;
     }

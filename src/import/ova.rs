@@ -2,8 +2,9 @@
 //! the disks as streamOptimized VMDKs, in that order (DSP0243 1.1, section 5.3). The disks are converted
 //! by qemu-img, from copies that were proven.
 
+use super::changes::Keep;
 use super::grown::{Growth, MIB, copy_disks};
-use super::{Capture, Options, OutDir, changed};
+use super::{Capture, Options, OutDir, changes};
 use crate::error::{Error, Kind, Result};
 use crate::report::Report;
 use crate::say;
@@ -28,7 +29,16 @@ pub(super) fn import(capture: &Capture<'_>, options: &Options, report: &dyn Repo
     let dir = OutDir::begin(&options.folder(&plan), bytes)?;
     capture.say_notes(report);
     copy_disks(capture, &growth, &dir, report)?;
-    let boots = changed::apply(capture, &plan, &ovf::buses(&plan), &dir, options, report)?;
+    // Names of disks and drivers are those of the buses that the target has.
+    let mut there = plan.clone().on_buses(&ovf::buses(&plan));
+    changes::apply(
+        capture,
+        &mut there,
+        &dir,
+        Keep::Into("qcow2"),
+        options,
+        report,
+    )?;
     let mut members = Vec::new();
     let mut sizes = Vec::new();
     for (disk, record) in plan.disks.iter_mut().zip(&capture.manifest.disks) {
@@ -50,10 +60,12 @@ pub(super) fn import(capture: &Capture<'_>, options: &Options, report: &dyn Repo
     }
     let files = ovf::files(&plan, &sizes);
     capture.say_others(&files.notes, report);
-    capture.say_others(
-        without_variables(&plan, &boots, "an OVA").as_slice(),
-        report,
-    );
+    if !options.fallback_loader {
+        capture.say_others(
+            without_variables(&plan, &capture.boots, "an OVA").as_slice(),
+            report,
+        );
+    }
     let descriptor = format!("{}.ovf", plan.name);
     let mut digests = format!(
         "SHA256({descriptor})= {}\n",

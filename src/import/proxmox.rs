@@ -1,8 +1,9 @@
 //! A folder for a Proxmox VE host: the disks, the UEFI variables, and a script that makes the machine
 //! of them there.
 
+use super::changes::Keep;
 use super::grown::{Growth, MIB, copy_disks};
-use super::{Capture, Options, OutDir, VARS, changed};
+use super::{Capture, Options, OutDir, VARS, changes};
 use crate::error::Result;
 use crate::report::Report;
 use crate::say;
@@ -21,11 +22,13 @@ pub(super) fn import(capture: &Capture<'_>, options: &Options, report: &dyn Repo
     capture.say_notes(report);
     capture.say_others(&files.notes, report);
     copy_disks(capture, &growth, &dir, report)?;
-    changed::apply(
+    // Names of disks and drivers are those of the buses that the target has.
+    let mut there = plan.clone().on_buses(&proxmox::buses(&plan));
+    changes::apply(
         capture,
-        &plan,
-        &proxmox::buses(&plan),
+        &mut there,
         &dir,
+        Keep::Into("qcow2"),
         options,
         report,
     )?;

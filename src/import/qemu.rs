@@ -1,5 +1,6 @@
 //! A folder that runs: the disks, the UEFI variables and `run.sh`.
 
+use super::changes::Keep;
 use super::{Capture, Options, OutDir, VARS, changes, copy_disks};
 use crate::error::Result;
 use crate::report::Report;
@@ -20,7 +21,7 @@ pub(super) fn import(capture: &Capture<'_>, options: &Options, report: &dyn Repo
     let dir = OutDir::begin(&out, capture.bytes())?;
     capture.say_notes(report);
     copy_disks(capture, &dir, report)?;
-    changes::apply(&capture.machine, &mut plan, &dir, options, report)?;
+    changes::apply(capture, &mut plan, &dir, Keep::Over, options, report)?;
     if let Some(vars) = vars {
         dir.write(VARS, &vars, 0o644)?;
         plan.nvram = Some(VARS.into());

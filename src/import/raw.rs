@@ -1,8 +1,9 @@
 //! A folder with the disks byte for byte, for anything that none of the other targets is. Only what is
 //! not zero takes space.
 
+use super::changes::Keep;
 use super::grown::{Growth, MIB, Whole};
-use super::{Capture, Options, OutDir, VARS};
+use super::{Capture, Options, OutDir, VARS, changes};
 use crate::device::ReadAt;
 use crate::error::{Error, Result};
 use crate::ptable::Larger;
@@ -43,6 +44,7 @@ pub(super) fn import(capture: &Capture<'_>, options: &Options, report: &dyn Repo
         result?;
         say!(report, "{} is written and is what was read", name.display());
     }
+    changes::apply(capture, &mut plan, &dir, Keep::Into("raw"), options, report)?;
     if let Some(vars) = vars {
         dir.write(VARS, &vars, 0o644)?;
     }

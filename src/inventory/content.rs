@@ -44,8 +44,17 @@ impl Machine {
         let mut systems = found.systems;
         installed::by_firmware(&mut systems, &self.firmware);
         if let Some(first) = systems.first() {
-            self.rtc = self.rtc.or(first.rtc);
-            installed_names::give(&mut self.nics, first);
+            // Whoever looks (a workshop's computer, at an image) may count in another way.
+            self.rtc = first.rtc.or(self.rtc);
+            // A system on an image is none of this machine's, and knows nothing of its cards.
+            let is_own = |disk: &Disk| {
+                self.disks
+                    .iter()
+                    .any(|d| d.device() == disk.identity().path)
+            };
+            if disks.iter().all(is_own) {
+                installed_names::give(&mut self.nics, first);
+            }
         }
         self.installed = Some(systems);
         found.notes

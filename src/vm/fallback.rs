@@ -52,8 +52,8 @@ pub fn without_variables(
             lacking.join(", ")
         ),
         (true, false) => format!(
-            "{start}, and the VM will end in the firmware's shell: there is no {fallback} ({}). Put \
-             the loader there, or import to qemu, libvirt or proxmox, which take the entries",
+            "{start}, and the VM will end in the firmware's shell: there is no {fallback} ({}). Import \
+             again with --fallback-loader, which puts it there, or to qemu, libvirt or proxmox, which take the entries",
             lacking.join(", ")
         ),
         (true, true) => format!(

@@ -2,9 +2,7 @@
 //! later. Sizes are in KiB throughout, because virt-v2v 2.2 takes every number for KiB.
 
 use super::xml::Xml;
-use super::{
-    DiskBus, Hypervisor, MachineType, PlannedDisk, PlannedNic, VmFirmware, VmPlan, smbios,
-};
+use super::{DiskBus, Hypervisor, PlannedDisk, PlannedNic, TpmVersion, VmFirmware, VmPlan, smbios};
 use crate::inventory::RtcBasis;
 use std::path::Path;
 
@@ -48,6 +46,9 @@ pub fn domain_xml(plan: &VmPlan) -> String {
     for nic in &plan.nics {
         interface(&mut xml, nic);
     }
+    if let Some(version) = plan.tpm {
+        tpm(&mut xml, version);
+    }
     other_devices(&mut xml);
     xml.close();
     if nvme {
@@ -68,10 +69,7 @@ fn os(xml: &mut Xml, plan: &VmPlan) {
         None => xml.open("os", &[]),
     }
     // The alias, never the version that it stands for on this host: another host lacks it.
-    let machine = match plan.machine {
-        MachineType::Q35 => "q35",
-        MachineType::Pc => "pc",
-    };
+    let machine = plan.machine.name();
     xml.text("type", &[("arch", "x86_64"), ("machine", machine)], "hvm");
     if let Some(secure_boot) = secure_boot {
         xml.open("firmware", &[]);
@@ -296,6 +294,17 @@ fn interface(xml: &mut Xml, nic: &PlannedNic) {
     xml.empty("mac", &[("address", &nic.mac)]);
     xml.empty("source", &[("network", "default")]);
     xml.empty("model", &[("type", nic.model.name())]);
+    xml.close();
+}
+
+/// Emulated by swtpm, which keeps its state beside the domain's.
+fn tpm(xml: &mut Xml, version: TpmVersion) {
+    let (model, version) = match version {
+        TpmVersion::V1_2 => ("tpm-tis", "1.2"),
+        TpmVersion::V2_0 => ("tpm-crb", "2.0"),
+    };
+    xml.open("tpm", &[("model", model)]);
+    xml.empty("backend", &[("type", "emulator"), ("version", version)]);
     xml.close();
 }
 

@@ -97,6 +97,16 @@ pub enum MachineType {
     Pc,
 }
 
+impl MachineType {
+    /// QEMU's and libvirt's alias of it, which each version has.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Q35 => "q35",
+            Self::Pc => "pc",
+        }
+    }
+}
+
 /// The firmware that the VM starts with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum VmFirmware {
@@ -114,10 +124,10 @@ pub enum VmFirmware {
 pub struct PlannedDisk {
     /// The qcow2 image.
     pub file: PathBuf,
-    /// What the guest sees.
-    pub size_bytes: u64,
     /// What the inventory calls the disk.
     pub source_name: String,
+    /// What the guest sees.
+    pub size_bytes: u64,
     /// The controller.
     pub bus: DiskBus,
     /// Letters, digits and `_.+- ` only, as long as the controller takes.
@@ -152,6 +162,15 @@ pub enum NicModel {
     E1000,
     /// virtio-net
     Virtio,
+}
+
+/// The standard of a trusted platform module.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TpmVersion {
+    /// TPM 1.2, at its fixed address (TIS).
+    V1_2,
+    /// TPM 2.0, with a command buffer (CRB).
+    V2_0,
 }
 
 /// A VM, before it is written for one hypervisor.
@@ -189,6 +208,8 @@ pub struct VmPlan {
     pub smbios: Smbios,
     /// What the hardware clock counts.
     pub rtc: RtcBasis,
+    /// A new, empty module where the machine had one.
+    pub tpm: Option<TpmVersion>,
     /// What starts in it, where that is known.
     pub system: Option<GuestSystem>,
     /// What differs from the machine and why, each a sentence.
@@ -235,12 +256,23 @@ impl VmPlan {
                 planned_disk(&disk.file, &info, bus, index.saturating_add(1))
             })
             .collect();
+        let tpm = machine
+            .tpm
+            .as_ref()
+            .and_then(|tpm| match tpm.version.as_deref() {
+                Some("2.0") => Some(TpmVersion::V2_0),
+                Some("1.2") => Some(TpmVersion::V1_2),
+                _ => None,
+            });
         if machine.tpm.is_some() {
-            notes.push(
-                "the machine has a TPM and the VM has none: keys sealed with it (BitLocker, \
-                 LUKS by clevis) need their recovery key"
-                    .into(),
-            );
+            let what = match tpm {
+                Some(_) => "gets a new, empty one",
+                None => "has none, because its version is not known",
+            };
+            notes.push(format!(
+                "the machine has a TPM and the VM {what}: keys sealed with it (BitLocker, LUKS by \
+                 clevis) need their recovery key"
+            ));
         }
         let variables = match firmware {
             FirmwareKind::Bios => Vec::new(),
@@ -289,6 +321,7 @@ impl VmPlan {
             nics: machine.nics.iter().filter_map(planned_nic).collect(),
             smbios: smbios::printable(&machine.smbios),
             rtc: machine.rtc.unwrap_or(RtcBasis::Utc),
+            tpm,
             system: GuestSystem::of(machine.installed.as_deref()),
             notes,
         };
@@ -430,8 +463,8 @@ fn planned_disk(file: &Path, info: &DiskInfo, bus: DiskBus, boot_index: usize) -
     shorten(&mut serial, bus.longest_serial());
     PlannedDisk {
         file: file.to_owned(),
-        size_bytes: info.size_bytes,
         source_name: info.name.clone(),
+        size_bytes: info.size_bytes,
         bus,
         serial,
         model: info
@@ -524,7 +557,7 @@ fn description(machine: &Machine) -> String {
 
 /// Printable ASCII, which XML 1.0, a shell script's comment and a terminal all take. Firmware
 /// strings have nothing else (SMBIOS 3.7, 6.1.3 allows UTF-8, vendors do not use it).
-fn printable(text: &str) -> String {
+pub(crate) fn printable(text: &str) -> String {
     let shown = |c| if matches!(c, ' '..='~') { c } else { '?' };
     text.chars()
         .map(shown)

@@ -354,6 +354,9 @@ fn notes(plan: &VmPlan) -> Vec<String> {
                 .into(),
         );
     }
+    if plan.tpm.is_some() {
+        notes.push("an OVA has no TPM: add one after importing it".into());
+    }
     if plan.rtc == RtcBasis::Localtime {
         notes.push(
             "the machine's clock counts local time, which OVF cannot say: the importer decides"

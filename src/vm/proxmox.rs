@@ -6,7 +6,7 @@
 
 use super::label::dns_label;
 use super::shell::quoted;
-use super::{DiskBus, MachineType, PlannedDisk, VmFirmware, VmPlan, file_name};
+use super::{DiskBus, PlannedDisk, TpmVersion, VmFirmware, VmPlan, file_name};
 use crate::inventory::RtcBasis;
 use base64ct::{Base64, Encoding as _};
 
@@ -90,13 +90,7 @@ fn options(plan: &VmPlan, notes: &mut Vec<String>) -> Vec<(String, String)> {
     let mut add = |option: &str, value: String| options.push((option.to_owned(), value));
     add("name", quoted(&dns_label(&plan.name, 63)));
     add("description", quoted(&plan.description));
-    add(
-        "machine",
-        match plan.machine {
-            MachineType::Q35 => "q35".into(),
-            MachineType::Pc => "pc".into(),
-        },
-    );
+    add("machine", plan.machine.name().into());
     if let Some(system) = &plan.system {
         add("ostype", system.proxmox().into());
     }
@@ -117,6 +111,14 @@ fn options(plan: &VmPlan, notes: &mut Vec<String>) -> Vec<(String, String)> {
         add("smbios1", quoted(&smbios));
     }
     firmware(plan, &mut add, notes);
+    if let Some(version) = plan.tpm {
+        let version = match version {
+            TpmVersion::V1_2 => "v1.2",
+            TpmVersion::V2_0 => "v2.0",
+        };
+        // Of any size, which is ignored.
+        add("tpmstate0", format!("\"$storage:1,version={version}\""));
+    }
     disks(plan, &mut add, notes);
     for (index, nic) in plan.nics.iter().take(MOST_NICS).enumerate() {
         add(

@@ -3,7 +3,7 @@
 //! runs, not where it was written.
 
 use super::shell::quoted;
-use super::{DiskBus, MachineType, PlannedDisk, VmFirmware, VmPlan, file_name, smbios};
+use super::{DiskBus, MachineType, PlannedDisk, TpmVersion, VmFirmware, VmPlan, file_name, smbios};
 use crate::inventory::RtcBasis;
 
 /// AHCI ports of one controller; the first controller of a q35 is `ide`.
@@ -33,6 +33,15 @@ pub fn run_script(plan: &VmPlan) -> String {
             .replace("@CODE@", code)
             .replace("@VARS@", &quoted(&vars_file(plan)));
     }
+    if let Some(version) = plan.tpm {
+        let (device, standard) = match version {
+            TpmVersion::V1_2 => ("tpm-tis", ""),
+            TpmVersion::V2_0 => ("tpm-crb", "--tpm2"),
+        };
+        script += &TPM
+            .replace("@DEVICE@", device)
+            .replace("@STANDARD@", standard);
+    }
     script += "\nexec \"$qemu\" \\\n";
     for (option, value) in options(plan) {
         script += &format!("  {option} {value} \\\n");
@@ -61,8 +70,13 @@ fn options(plan: &VmPlan) -> Vec<(&'static str, String)> {
             },
         ),
     ];
-    // Word splitting of $accel is wanted: it holds one or two whole options.
-    options.push(("$accel", "-cpu max".into()));
+    // Word splitting of $accel and $tpm is wanted: they hold whole options, or none.
+    let words = if plan.tpm.is_some() {
+        "$accel $tpm"
+    } else {
+        "$accel"
+    };
+    options.push((words, "-cpu max".into()));
     options.push(("-m", "\"${QEMU_MEMORY:-$memory}M\"".into()));
     options.push((
         "-smp",
@@ -288,6 +302,25 @@ vars=@VARS@
 if ! [ -w "$vars" ]; then
   echo "$0: cannot write the UEFI variables $PWD/$vars: is this folder on a read-only medium?" >&2
   exit 1
+fi
+"#;
+
+/// The module is a program of its own, which ends with QEMU. Its state stays in the folder `tpm`. A path of a
+/// socket has 107 bytes at most (unix(7)), so the socket is not there.
+const TPM: &str = r#"tpm=
+if command -v swtpm >/dev/null 2>&1; then
+  mkdir -p tpm
+  socket=$(mktemp -u "${XDG_RUNTIME_DIR:-/tmp}/haulier-tpm.XXXXXX")
+  # Not as a daemon, which leaves this folder.
+  swtpm socket @STANDARD@ --tpmstate dir=tpm --ctrl type=unixio,path="$socket" --terminate &
+  waited=0
+  while ! [ -S "$socket" ] && [ "$waited" -lt 100 ]; do
+    sleep 0.1
+    waited=$((waited + 1))
+  done
+  tpm="-chardev socket,id=tpm,path=$socket -tpmdev emulator,id=tpm,chardev=tpm -device @DEVICE@,tpmdev=tpm"
+else
+  echo "$0: there is no swtpm here: the machine runs without its TPM" >&2
 fi
 "#;
 

@@ -1,7 +1,9 @@
 //! Made systems: the files of a small Debian server in a folder, with an initramfs that the tools of
 //! the distribution pack, and disks with partitions of such filesystems.
 
-use crate::map_support::{arg, run};
+#![allow(unreachable_pub)]
+
+use crate::map_support::{arg, run, try_run};
 use haulier::device::{Disk, ReadAt};
 use haulier::inventory::System;
 use haulier::inventory::installed::{Found, look};
@@ -82,7 +84,7 @@ fn link(root: &Path, path: &str, target: &str) {
 }
 
 /// Runs a program with an input; its output.
-fn piped(command: &[&str], folder: &Path, input: &[u8]) -> Vec<u8> {
+pub fn piped(command: &[&str], folder: &Path, input: &[u8]) -> Vec<u8> {
     let mut child = Command::new(command[0])
         .args(&command[1..])
         .current_dir(folder)
@@ -145,7 +147,9 @@ pub fn initramfs(packing: Packing, early: bool) -> Vec<u8> {
 
 /// The modules that `lsinitramfs` sees and that are told, as they are told.
 pub fn modules_by_lsinitramfs(image: &Path) -> Vec<String> {
-    let listed = run("lsinitramfs", &[arg(image)]);
+    // Behind an archive that is not compressed it looks for a compressed one, and fails without.
+    let output = try_run("lsinitramfs", &[arg(image)]);
+    let listed = String::from_utf8_lossy(&output.stdout);
     let mut modules: Vec<String> = MODULES
         .iter()
         .filter(|(module, told)| {

@@ -80,6 +80,9 @@ enum Command {
     },
     /// Run everything that CI runs
     Test {
+        /// And every guest on every bus with every profile, which takes an hour more
+        #[arg(long)]
+        all: bool,
         /// Only steps whose name contains this text
         filter: Option<String>,
     },
@@ -95,7 +98,7 @@ fn main() -> ExitCode {
         Command::Powercut { cuts, seed } => test::powercut(cuts, seed),
         Command::Size { files } => test::size(files),
         Command::Faults { percent } => faults::run(percent),
-        Command::Test { filter } => test::run(filter.as_deref()),
+        Command::Test { all, filter } => test::run(filter.as_deref(), all),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -48,10 +48,32 @@ const MACHINES: (&str, &[&str]) = (
     ],
 );
 
-/// Runs the steps whose name contains `filter`.
-pub(crate) fn run(filter: Option<&str>) -> Result<()> {
+/// Every guest × bus × profile, one after the other.
+const GUESTS: (&str, &[&str]) = (
+    "guests",
+    &[
+        "test",
+        "--locked",
+        "--package",
+        "haulier-testbed",
+        "--test",
+        "guests",
+        "--",
+        "--ignored",
+        "--nocapture",
+        "--test-threads=1",
+    ],
+);
+
+/// Runs the steps whose name contains `filter`; with `all` the long ones too.
+pub(crate) fn run(filter: Option<&str>, all: bool) -> Result<()> {
     let wanted = |name: &str| filter.is_none_or(|filter| name.contains(filter));
-    let names = || CARGO.iter().map(|step| step.0).chain([IMAGE, MACHINES.0]);
+    let names = || {
+        CARGO
+            .iter()
+            .map(|step| step.0)
+            .chain([IMAGE, MACHINES.0, GUESTS.0])
+    };
     ensure!(
         names().any(wanted),
         "no step is called so; there are: {}",
@@ -62,7 +84,8 @@ pub(crate) fn run(filter: Option<&str>) -> Result<()> {
     steps.run("setup", || setup::ensure(&Purpose::ALL, &say))?;
 
     // Installing the test server waits for the network and for dpkg: it goes on beside cargo.
-    let guest = wanted(MACHINES.0).then(|| {
+    let guests = all && wanted(GUESTS.0);
+    let guest = (wanted(MACHINES.0) || guests).then(|| {
         thread::spawn(|| {
             let start = Instant::now();
             Base::get(&say).map(|_| start.elapsed())
@@ -72,7 +95,7 @@ pub(crate) fn run(filter: Option<&str>) -> Result<()> {
         for (name, arguments) in CARGO.into_iter().filter(|(name, _)| wanted(name)) {
             steps.run(name, || cargo(arguments))?;
         }
-        if wanted(IMAGE) || wanted(MACHINES.0) {
+        if wanted(IMAGE) || wanted(MACHINES.0) || guests {
             steps.run(IMAGE, || crate::image::build(None))?;
         }
         if let Some(guest) = guest {
@@ -80,7 +103,12 @@ pub(crate) fn run(filter: Option<&str>) -> Result<()> {
                 bail!("installing the test server panicked");
             };
             steps.add("test server (beside the others)", took?);
-            steps.run(MACHINES.0, || cargo(MACHINES.1))?;
+            if wanted(MACHINES.0) {
+                steps.run(MACHINES.0, || cargo(MACHINES.1))?;
+            }
+            if guests {
+                steps.run(GUESTS.0, || cargo(GUESTS.1))?;
+            }
         }
         Ok(())
     })();

@@ -175,6 +175,7 @@ fn make_initramfs(session: &Session) -> Result<String> {
         "for kernel in /lib/modules/*; do \
          release=${kernel##*/}; image=/boot/initramfs-$release.img; \
          [ -e \"$image\" ] || image=/boot/initrd-$release; \
+         [ -e \"$image\" ] || image=/boot/initrd.img-$release; \
          [ -e \"$image\" ] || continue; \
          dracut --force --no-hostonly \"$image\" \"$release\" || exit 1; done",
     ])?;

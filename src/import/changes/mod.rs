@@ -16,9 +16,9 @@ mod linux;
 mod mounts;
 mod wanted;
 
-use super::{Options, OutDir};
+use super::{Capture, Options, OutDir};
 use crate::error::{Error, Kind, Result};
-use crate::inventory::Machine;
+use crate::inventory::{DiskBoot, Machine};
 use crate::report::Report;
 use crate::vm::VmPlan;
 use crate::{say, warn};
@@ -30,19 +30,30 @@ use wanted::Wanted;
 /// The list of changes, beside the disks.
 const LIST: &str = "changes.txt";
 
-/// Makes the changes that the machine on the disks in `dir` needs to be the VM of `plan`, whose disks are
-/// the overlays then.
+/// Where the changes go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Keep {
+    /// Into overlays that the VM runs on.
+    Over,
+    /// Into the copied disks, in this format of qemu-img: the target takes one file a disk.
+    Into(&'static str),
+}
+
+/// Makes the changes that the machine on the disks in `dir`, which are `images` there, needs to be the VM of
+/// `plan`. The plan has the overlays as its disks then, if they are kept.
 ///
 /// # Errors
-/// Only when the list or an overlay cannot be written.
+/// Only when the list, an overlay or an image cannot be written.
 pub(super) fn apply(
-    machine: &Machine,
+    capture: &Capture<'_>,
     plan: &mut VmPlan,
     dir: &OutDir,
+    keep: Keep,
     options: &Options,
     report: &dyn Report,
 ) -> Result<()> {
-    let wanted = Wanted::new(machine, plan, options);
+    let boots: Vec<&DiskBoot> = capture.boots.iter().flatten().collect();
+    let wanted = Wanted::new(&capture.machine, &boots, plan, options);
     for note in &wanted.notes {
         warn!(report, "{note}");
     }
@@ -72,7 +83,15 @@ pub(super) fn apply(
         "changing, over the captured disks: {}",
         wanted.sentences().join("; ")
     );
-    let overlays = overlays(plan, dir)?;
+    let images: Vec<PathBuf> = plan
+        .disks
+        .iter()
+        .map(|disk| match keep {
+            Keep::Into("raw") => disk.file.with_extension("raw"),
+            _ => disk.file.clone(),
+        })
+        .collect();
+    let overlays = overlays(&images, keep, dir)?;
     let changed = Session::start(&overlays, &options.key_files).and_then(|session| {
         let done = linux::change(&session, &wanted, plan)?;
         session.finish()?;
@@ -83,9 +102,23 @@ pub(super) fn apply(
             for line in &done {
                 say!(report, "changed: {line}");
             }
-            dir.write(LIST, list(plan, &done).as_bytes(), 0o644)?;
-            for (disk, overlay) in plan.disks.iter_mut().zip(overlays) {
-                disk.file = overlay.file_name().map_or(overlay.clone(), PathBuf::from);
+            dir.write(LIST, list(&images, keep, &done).as_bytes(), 0o644)?;
+            if keep == Keep::Over {
+                for (disk, overlay) in plan.disks.iter_mut().zip(&overlays) {
+                    disk.file = overlay.file_name().map_or(overlay.clone(), PathBuf::from);
+                }
+            } else {
+                for overlay in &overlays {
+                    let doing = format!(
+                        "writing the changes into the disk below {}",
+                        overlay.display()
+                    );
+                    qemu_img(
+                        Command::new("qemu-img").args(["commit", "-q"]).arg(overlay),
+                        &doing,
+                    )?;
+                }
+                discard(&overlays)?;
             }
         }
         Ok(_) => discard(&overlays)?,
@@ -99,30 +132,41 @@ pub(super) fn apply(
 
 /// Whether the names by which the installed system finds its disks mean the same in the VM.
 pub(super) fn names_stay(machine: &Machine, plan: &VmPlan, options: &Options) -> bool {
-    Wanted::new(machine, plan, options).places.is_empty()
+    Wanted::new(machine, &[], plan, options).places.is_empty()
 }
 
 /// Makes an overlay beside each image.
-fn overlays(plan: &VmPlan, dir: &OutDir) -> Result<Vec<PathBuf>> {
+fn overlays(images: &[PathBuf], keep: Keep, dir: &OutDir) -> Result<Vec<PathBuf>> {
+    let format = match keep {
+        Keep::Over => "qcow2",
+        Keep::Into(format) => format,
+    };
     let mut overlays = Vec::new();
-    for disk in &plan.disks {
-        let overlay = dir.partial.join(disk.file.with_extension("changed.qcow2"));
-        let doing = || format!("making the overlay {}", overlay.display());
-        let output = Command::new("qemu-img")
-            .args(["create", "-q", "-f", "qcow2", "-F", "qcow2", "-b"])
+    for image in images {
+        let overlay = dir.partial.join(image.with_extension("changed.qcow2"));
+        let mut command = Command::new("qemu-img");
+        command
+            .args(["create", "-q", "-f", "qcow2", "-F", format, "-b"])
             // By its name only: the folder may be moved.
-            .arg(&disk.file)
+            .arg(image)
             .arg(&overlay)
-            .current_dir(&dir.partial)
-            .output()
-            .map_err(|e| Error::io(doing(), e))?;
-        if !output.status.success() {
-            let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-            return Err(Error::new(Kind::Io, doing()).because(said));
-        }
+            .current_dir(&dir.partial);
+        qemu_img(
+            &mut command,
+            &format!("making the overlay {}", overlay.display()),
+        )?;
         overlays.push(overlay);
     }
     Ok(overlays)
+}
+
+fn qemu_img(command: &mut Command, doing: &str) -> Result<()> {
+    let output = command.output().map_err(|e| Error::io(doing, e))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+    Err(Error::new(Kind::Io, doing).because(said))
 }
 
 fn discard(overlays: &[PathBuf]) -> Result<()> {
@@ -134,19 +178,28 @@ fn discard(overlays: &[PathBuf]) -> Result<()> {
 }
 
 /// `changes.txt`
-fn list(plan: &VmPlan, done: &[String]) -> String {
-    let mut text = String::from(
-        "What haulier import changed for this VM. The changes lie in overlays (*.changed.qcow2);\n\
-         the disks below them are as they were captured, and the capture itself is untouched.\n\n",
-    );
+fn list(images: &[PathBuf], keep: Keep, done: &[String]) -> String {
+    let mut text = String::from("What haulier import changed for this VM. ");
+    text += match keep {
+        Keep::Over => {
+            "The changes lie in overlays (*.changed.qcow2);\n\
+             the disks below them are as they were captured, and the capture itself is untouched.\n\n"
+        }
+        Keep::Into(_) => {
+            "The changes lie in the copied disks;\nthe capture itself is untouched.\n\n"
+        }
+    };
     for line in done {
         text += &format!("- {line}\n");
     }
-    text += "\nTo undo all of it: import again with --unchanged, or put the disk in the overlay's place\n\
-             in the VM's configuration:\n";
-    for disk in &plan.disks {
-        let overlay = disk.file.with_extension("changed.qcow2");
-        text += &format!("  {} -> {}\n", name(&overlay), name(&disk.file));
+    text += "\nTo undo all of it: import again with --unchanged";
+    if keep != Keep::Over {
+        return text + ".\n";
+    }
+    text += ", or put the disk in the overlay's place\nin the VM's configuration:\n";
+    for image in images {
+        let overlay = image.with_extension("changed.qcow2");
+        text += &format!("  {} -> {}\n", name(&overlay), name(image));
     }
     text
 }

@@ -155,13 +155,15 @@ fn skip(reader: &mut impl Read, len: u64) -> Result<()> {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+mod tests {
+    #![allow(clippy::arithmetic_side_effects)]
+
     use super::*;
     use proptest::prelude::*;
 
     /// An archive as GNU cpio writes it. (The tests of `tests/installed.rs` hold the reader against real
     /// ones.)
-    pub(in super::super) fn newc(files: &[(&str, &[u8])]) -> Vec<u8> {
+    fn newc(files: &[(&str, &[u8])]) -> Vec<u8> {
         let mut bytes = Vec::new();
         let mut add = |name: &str, content: &[u8]| {
             let name_size = name.len() + 1;

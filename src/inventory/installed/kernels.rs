@@ -23,7 +23,7 @@ const IMAGES: [&str; 5] = ["vmlinuz-", "vmlinux-", "kernel-", "linux-", "bzImage
 /// The kernels, the one that starts first, then the newest.
 pub(super) fn kernels(reading: &Reading<'_>, menu: Option<&Menu>) -> Option<Vec<Kernel>> {
     let default = menu.and_then(Menu::first);
-    let starts = default.and_then(|entry| release_of(reading, entry));
+    let mut starts = default.and_then(|entry| release_of(reading, entry));
     let images: BTreeSet<String> = reading
         .list("/boot")
         .iter()
@@ -41,6 +41,10 @@ pub(super) fn kernels(reading: &Reading<'_>, menu: Option<&Menu>) -> Option<Vec<
     let mut releases: Vec<&String> = images.iter().filter(|r| modules.contains(*r)).collect();
     if releases.is_empty() {
         releases = images.union(&modules).collect();
+    }
+    // Arch and Alpine call their kernels by other names than their releases.
+    if let ([only], None, Some(_)) = (releases.as_slice(), &starts, default) {
+        starts = Some((*only).clone());
     }
     if let Some(starts) = &starts
         && !releases.contains(&starts)

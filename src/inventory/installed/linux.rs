@@ -8,7 +8,7 @@
 )]
 
 use super::notes::Notes;
-use super::reading::{Reading, assignments, host_name, plain};
+use super::reading::{Reading, assignments, host_name, plain, word};
 use super::system::{CrypttabEntry, FstabEntry, System, SystemKind};
 use super::volumes::Volumes;
 use super::{kernels, loader, network, tables};
@@ -133,9 +133,9 @@ fn name(reading: &Reading<'_>, system: &mut System) {
             "PRETTY_NAME" => system.name = plain(&value),
             // Where there is no other.
             "NAME" => codename = plain(&value),
-            "ID" => system.id = plain(&value),
-            "ID_LIKE" => system.id_like = value.split_whitespace().filter_map(plain).collect(),
-            "VERSION_ID" => system.version = plain(&value),
+            "ID" => system.id = word(&value),
+            "ID_LIKE" => system.id_like = value.split_whitespace().filter_map(word).collect(),
+            "VERSION_ID" => system.version = word(&value),
             _ => {}
         }
     }

@@ -293,7 +293,7 @@ fn specified(reading: &Reading<'_>) -> Menu {
         .filter_map(|(path, text)| entry(path, text))
         .collect();
     // The newest first; a rescue entry, whose version has no digits in front, last.
-    entries.sort_by(|a, b| by_version(b).cmp(&by_version(a)));
+    entries.sort_by_key(|entry| std::cmp::Reverse(by_version(entry)));
     for (nth, entry) in entries.iter_mut().enumerate() {
         entry.place = (nth, None);
         // `$kernelopts` of RHEL 8 stands in grubenv.

@@ -6,7 +6,7 @@
 //! cut, names that could do harm are none.
 //!
 //! `volumes` finds a volume by what a system calls it; `linux` and its parts (`tables`, `loader`,
-//! `kernels`, `initramfs`, `network`) read a Linux.
+//! `kernels`, `initramfs`, `network`) read a Linux, `windows` and `hive` a Windows.
 
 #![forbid(unsafe_code)]
 #![deny(
@@ -17,6 +17,7 @@
 
 mod cpio;
 mod drivers;
+mod hive;
 mod initramfs;
 mod kernels;
 mod linux;
@@ -28,6 +29,7 @@ mod reading;
 mod system;
 mod tables;
 mod volumes;
+mod windows;
 
 pub(super) use order::by_firmware;
 pub use system::{
@@ -69,6 +71,10 @@ pub fn look(sources: &[(&dyn ReadAt, DiskInfo)], secrets: &Secrets) -> Result<Fo
     {
         let volumes = Volumes::open(&surveyed, disks.collect(), &notes);
         for (place, tree) in volumes.trees() {
+            if windows::is_root(tree, tree.root()) && systems.len() < MOST {
+                systems.push(windows::read(&volumes, place, tree, tree.root(), &notes));
+                continue;
+            }
             for root in roots(tree) {
                 if systems.len() < MOST {
                     systems.push(linux::read(&volumes, place, tree, root, &notes));

@@ -89,6 +89,15 @@ pub(super) fn plain(text: &str) -> Option<String> {
     (!text.is_empty()).then_some(text)
 }
 
+/// A word of a distribution: letters, digits and `._+~-` (os-release(5), `ID`).
+pub(super) fn word(text: &str) -> Option<String> {
+    let fits = (1..=64).contains(&text.len())
+        && text
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"._+~-".contains(&byte));
+    fits.then(|| text.to_owned())
+}
+
 /// A host's name: letters, digits, `-`, `_` and dots, as hostname(7) has it.
 pub(super) fn host_name(text: &str) -> Option<String> {
     let text = text.trim();

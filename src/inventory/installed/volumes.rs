@@ -12,6 +12,7 @@ use super::system::{CrypttabEntry, RootPlace};
 use crate::device::ReadAt;
 use crate::files::{self, Tree};
 use crate::usedmap::survey::{Holds, Surveyed};
+use crate::volume::DiskIndex;
 
 /// Volumes deep that are looked for an encrypted one.
 const DEEPEST: usize = 16;
@@ -22,6 +23,8 @@ pub(super) struct Volumes<'t> {
     trees: Vec<Option<Box<dyn Tree + 't>>>,
     /// The disks' names: `sda`, or the path of an image.
     disks: Vec<String>,
+    /// Further devices of filesystems that lie on several: which filesystem, and on which disks.
+    further: Vec<(Option<String>, Vec<DiskIndex>)>,
 }
 
 /// What stands in front of a device's own name.
@@ -48,6 +51,7 @@ impl<'t> Volumes<'t> {
     /// Opens every filesystem whose files can be read. Why one cannot goes to `notes`.
     pub(super) fn open(surveyed: &'t [Surveyed<'t>], disks: Vec<String>, notes: &Notes) -> Self {
         let mut taken = Vec::new();
+        let mut further = Vec::new();
         let trees = surveyed
             .iter()
             .map(|volume| {
@@ -60,7 +64,10 @@ impl<'t> Volumes<'t> {
                 let all: Vec<&dyn ReadAt> = others.map(|other| as_read(other)).collect();
                 match files::open(name, as_read(volume), &all)? {
                     // A filesystem on several devices is one.
-                    Ok(tree) if name == "btrfs" && taken.contains(&tree.uuid()) => None,
+                    Ok(tree) if name == "btrfs" && taken.contains(&tree.uuid()) => {
+                        further.push((tree.uuid(), volume.origin.disks.clone()));
+                        None
+                    }
                     Ok(tree) => {
                         taken.push(tree.uuid());
                         Some(tree)
@@ -77,6 +84,7 @@ impl<'t> Volumes<'t> {
             surveyed,
             trees,
             disks,
+            further,
         }
     }
 
@@ -117,7 +125,12 @@ impl<'t> Volumes<'t> {
             return RootPlace::default();
         };
         let tree = self.tree(place);
-        let disks = volume.origin.disks.iter();
+        let uuid = tree.and_then(Tree::uuid);
+        let further = self.further.iter().filter(|(of, _)| *of == uuid);
+        let mut disks = volume.origin.disks.clone();
+        disks.extend(further.flat_map(|(_, disks)| disks));
+        disks.sort_unstable();
+        disks.dedup();
         let (filesystem, uuid) = match (&volume.holds, tree) {
             (_, Some(tree)) => (tree.filesystem().to_owned(), tree.uuid()),
             (Holds::Locked { what, uuid }, None) => (what.clone(), uuid.clone()),
@@ -126,6 +139,7 @@ impl<'t> Volumes<'t> {
         };
         RootPlace {
             disks: disks
+                .iter()
                 .filter_map(|disk| self.disks.get(disk.0).cloned())
                 .collect(),
             partition: volume.origin.partition.as_ref().map(|p| p.number),

@@ -12,7 +12,7 @@
     clippy::indexing_slicing
 )]
 
-use super::key::Key;
+use super::key::{ANY_TREE, Key};
 use super::superblock::Superblock;
 use crate::bytes::{read_array, read_u8, read_u32le, read_u64le};
 use uuid::Uuid;
@@ -23,7 +23,7 @@ const CHILD: usize = 33;
 
 /// What is known of a tree block before it is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Pointer {
+pub(crate) struct Pointer {
     /// Its logical address.
     pub bytenr: u64,
     /// In which transaction it was written.
@@ -36,7 +36,7 @@ pub(super) struct Pointer {
 }
 
 /// A tree block that is what its pointer says.
-pub(super) struct Block<'a> {
+pub(crate) struct Block<'a> {
     bytes: &'a [u8],
     pointer: Pointer,
     nritems: usize,
@@ -44,7 +44,7 @@ pub(super) struct Block<'a> {
 
 impl<'a> Block<'a> {
     /// Checks everything that can be checked without reading on. The error is a clause.
-    pub(super) fn parse(
+    pub(crate) fn parse(
         sb: &Superblock,
         owner: u64,
         pointer: Pointer,
@@ -67,7 +67,7 @@ impl<'a> Block<'a> {
             ));
         }
         let found_owner = read_u64le(bytes, 0x58);
-        if found_owner != owner {
+        if owner != ANY_TREE && found_owner != owner {
             return Err(format!("is of tree {found_owner}"));
         }
         let level = read_u8(bytes, 0x64);
@@ -144,7 +144,7 @@ impl<'a> Block<'a> {
     }
 
     /// The items of a leaf.
-    pub(super) fn items(&self) -> impl Iterator<Item = (Key, &'a [u8])> {
+    pub(crate) fn items(&self) -> impl Iterator<Item = (Key, &'a [u8])> {
         (0..self.nritems).map(|nth| {
             let (offset, size) = self.span(nth);
             let data = self
@@ -157,7 +157,7 @@ impl<'a> Block<'a> {
     }
 
     /// The children of a node.
-    pub(super) fn children(&self) -> impl Iterator<Item = Pointer> {
+    pub(crate) fn children(&self) -> impl Iterator<Item = Pointer> {
         let level = self.pointer.level.saturating_sub(1);
         (0..self.nritems).map(move |nth| {
             let entry = self.entry(nth, CHILD);

@@ -17,11 +17,11 @@ use sha2::Sha256;
 use xxhash_rust::xxh64::xxh64;
 
 /// The width of the field, whatever the kind.
-pub(super) const FIELD: usize = 0x20;
+pub(crate) const FIELD: usize = 0x20;
 
 /// How a filesystem's checksums are made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Checksum {
+pub(crate) enum Checksum {
     Crc32c,
     Xxhash64,
     Sha256,
@@ -30,7 +30,7 @@ pub(super) enum Checksum {
 
 impl Checksum {
     /// By the superblock's `csum_type`.
-    pub(super) fn of(csum_type: u16) -> Option<Self> {
+    pub(crate) fn of(csum_type: u16) -> Option<Self> {
         match csum_type {
             0 => Some(Self::Crc32c),
             1 => Some(Self::Xxhash64),
@@ -41,7 +41,7 @@ impl Checksum {
     }
 
     /// Whether a block, which starts with the field, has the checksum of all that is behind it.
-    pub(super) fn accepts(self, block: &[u8]) -> bool {
+    pub(crate) fn accepts(self, block: &[u8]) -> bool {
         let body = block.get(FIELD..).unwrap_or_default();
         match self {
             Self::Crc32c => {

@@ -20,11 +20,11 @@ use crate::usedmap::finding::Refusal;
 use uuid::Uuid;
 
 /// `BTRFS_BLOCK_GROUP_DATA`.
-pub(super) const DATA: u64 = 1;
+pub(crate) const DATA: u64 = 1;
 /// `BTRFS_BLOCK_GROUP_SYSTEM`: holds the chunk tree.
-pub(super) const SYSTEM: u64 = 2;
+pub(crate) const SYSTEM: u64 = 2;
 /// `BTRFS_BLOCK_GROUP_METADATA`.
-pub(super) const METADATA: u64 = 4;
+pub(crate) const METADATA: u64 = 4;
 
 /// More chunks than 64 TiB have at 64 MiB each.
 const MAX_CHUNKS: usize = 1 << 20;
@@ -33,7 +33,7 @@ const HEADER: usize = 0x30;
 const STRIPE: usize = 0x20;
 
 /// A device of the filesystem.
-pub(super) struct Device<'a> {
+pub(crate) struct Device<'a> {
     pub volume: &'a dyn ReadAt,
     pub devid: u64,
     pub uuid: Uuid,
@@ -41,7 +41,7 @@ pub(super) struct Device<'a> {
 
 /// A part of a chunk on a device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Stripe {
+pub(crate) struct Stripe {
     /// Which of the devices, by its place among them.
     pub device: u32,
     /// Its first byte there.
@@ -50,7 +50,7 @@ pub(super) struct Stripe {
 
 /// A chunk.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Chunk {
+pub(crate) struct Chunk {
     /// Its first logical byte.
     pub logical: u64,
     /// How many logical bytes.
@@ -67,14 +67,14 @@ pub(super) struct Chunk {
 
 impl Chunk {
     /// The first logical byte behind it; checked when it was read.
-    pub(super) fn end(&self) -> u64 {
+    pub(crate) fn end(&self) -> u64 {
         self.logical.saturating_add(self.length)
     }
 }
 
 /// All chunks, by logical address.
 #[derive(Debug, Default)]
-pub(super) struct ChunkMap {
+pub(crate) struct ChunkMap {
     chunks: Vec<Chunk>,
     stripes: Vec<Stripe>,
 }
@@ -85,7 +85,7 @@ fn damaged<T>(what: String) -> Result<T, Refusal> {
 
 impl ChunkMap {
     /// The chunks that the superblock carries, to read the chunk tree by.
-    pub(super) fn bootstrap(array: &[u8], devices: &[Device]) -> Result<Self, Refusal> {
+    pub(crate) fn bootstrap(array: &[u8], devices: &[Device]) -> Result<Self, Refusal> {
         let mut map = Self::default();
         let mut rest = array;
         while !rest.is_empty() {
@@ -107,7 +107,7 @@ impl ChunkMap {
     }
 
     /// Adds a chunk item.
-    pub(super) fn add(
+    pub(crate) fn add(
         &mut self,
         logical: u64,
         item: &[u8],
@@ -185,7 +185,7 @@ impl ChunkMap {
     }
 
     /// Once all are there: brings them into order.
-    pub(super) fn sort(&mut self) -> Result<(), Refusal> {
+    pub(crate) fn sort(&mut self) -> Result<(), Refusal> {
         self.chunks.sort_unstable_by_key(|chunk| chunk.logical);
         let mut end = 0;
         for chunk in &self.chunks {
@@ -198,7 +198,7 @@ impl ChunkMap {
     }
 
     /// Whether every chunk of `other` is here too, the same in everything.
-    pub(super) fn agrees_with(&self, other: &Self) -> bool {
+    pub(crate) fn agrees_with(&self, other: &Self) -> bool {
         other.chunks.iter().all(|theirs| {
             self.find(theirs.logical)
                 .and_then(|place| self.get(place))
@@ -211,7 +211,7 @@ impl ChunkMap {
     }
 
     /// The place of the chunk that holds a logical byte.
-    pub(super) fn find(&self, logical: u64) -> Option<usize> {
+    pub(crate) fn find(&self, logical: u64) -> Option<usize> {
         let behind = self
             .chunks
             .partition_point(|chunk| chunk.logical <= logical);
@@ -220,17 +220,17 @@ impl ChunkMap {
     }
 
     /// By its place.
-    pub(super) fn get(&self, place: usize) -> Option<&Chunk> {
+    pub(crate) fn get(&self, place: usize) -> Option<&Chunk> {
         self.chunks.get(place)
     }
 
     /// By ascending logical address.
-    pub(super) fn iter(&self) -> impl ExactSizeIterator<Item = &Chunk> {
+    pub(crate) fn iter(&self) -> impl ExactSizeIterator<Item = &Chunk> {
         self.chunks.iter()
     }
 
     /// Its stripes, in the order of the profile.
-    pub(super) fn stripes_of(&self, chunk: &Chunk) -> &[Stripe] {
+    pub(crate) fn stripes_of(&self, chunk: &Chunk) -> &[Stripe] {
         self.stripes
             .get(chunk.first_stripe..)
             .and_then(|rest| rest.get(..chunk.stripes))
@@ -239,7 +239,7 @@ impl ChunkMap {
 
     /// Where a copy of `len` logical bytes is: pieces of a device, in their order. `None`: there
     /// is no such copy, or the bytes are not all in one chunk.
-    pub(super) fn locate(&self, logical: u64, len: u64, copy: u64) -> Option<Vec<(Stripe, u64)>> {
+    pub(crate) fn locate(&self, logical: u64, len: u64, copy: u64) -> Option<Vec<(Stripe, u64)>> {
         let chunk = self.get(self.find(logical)?)?;
         let end = logical.checked_add(len)?;
         if end > chunk.end() || copy >= chunk.layout.copies() {
@@ -266,7 +266,7 @@ impl ChunkMap {
     }
 
     /// The first byte on a device behind all its stripes.
-    pub(super) fn end_on(&self, device: u32) -> u64 {
+    pub(crate) fn end_on(&self, device: u32) -> u64 {
         let ends = self.chunks.iter().flat_map(|chunk| {
             let own = self.stripes_of(chunk).iter();
             own.filter(|stripe| stripe.device == device)
@@ -277,7 +277,7 @@ impl ChunkMap {
 
     /// What a device has of these logical bytes, in every copy, and what is at `fixed` places of it.
     /// Logical bytes outside all chunks are nowhere.
-    pub(super) fn project(
+    pub(crate) fn project(
         &self,
         logical: &ExtentList,
         device: u32,

@@ -17,7 +17,7 @@ use crate::usedmap::finding::Refusal;
 const MAX_DEVICES: usize = 4096;
 
 /// What the chunk tree says.
-pub(super) struct ChunkTree {
+pub(crate) struct ChunkTree {
     pub chunks: ChunkMap,
     pub dev_items: Vec<DevItem>,
     /// How many copies of its blocks were bad where another one was good.
@@ -57,7 +57,7 @@ impl Visit for Visitor<'_> {
 
 impl ChunkTree {
     /// Reads all of it and holds it against the devices that are there.
-    pub(super) fn read(sb: &Superblock, devices: &[Device]) -> Result<Self, Refusal> {
+    pub(crate) fn read(sb: &Superblock, devices: &[Device]) -> Result<Self, Refusal> {
         let bootstrap = ChunkMap::bootstrap(&sb.sys_chunk_array, devices)?;
         let root = Root {
             owner: CHUNK_TREE,

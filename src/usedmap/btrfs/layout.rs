@@ -12,7 +12,7 @@
 )]
 
 /// `BTRFS_STRIPE_LEN`: one element.
-pub(super) const ELEMENT: u64 = 64 << 10;
+pub(crate) const ELEMENT: u64 = 64 << 10;
 
 const RAID0: u64 = 1 << 3;
 const RAID1: u64 = 1 << 4;
@@ -23,12 +23,12 @@ const RAID6: u64 = 1 << 8;
 const RAID1C3: u64 = 1 << 9;
 const RAID1C4: u64 = 1 << 10;
 /// All bits that name a profile; none of them: SINGLE.
-pub(super) const PROFILE_MASK: u64 =
+pub(crate) const PROFILE_MASK: u64 =
     RAID0 | RAID1 | DUP | RAID10 | RAID5 | RAID6 | RAID1C3 | RAID1C4;
 
 /// A profile with its number of stripes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Layout {
+pub(crate) enum Layout {
     /// SINGLE, DUP, RAID1, RAID1C3, RAID1C4: every stripe has everything.
     Mirrors { stripes: u64 },
     /// RAID0 (one copy), RAID10 (two): a column is on `copies` stripes side by side.
@@ -38,11 +38,11 @@ pub(super) enum Layout {
 }
 
 /// A run of bytes, its end not included.
-pub(super) type Run = (u64, u64);
+pub(crate) type Run = (u64, u64);
 
 impl Layout {
     /// By the bits of a chunk's type; `None` if the profile is unknown or cannot have so many stripes.
-    pub(super) fn of(profile: u64, stripes: u64, sub_stripes: u64) -> Option<Self> {
+    pub(crate) fn of(profile: u64, stripes: u64, sub_stripes: u64) -> Option<Self> {
         let mirrors = |want: u64| (stripes == want).then_some(Self::Mirrors { stripes });
         match profile & PROFILE_MASK {
             0 => mirrors(1),
@@ -72,7 +72,7 @@ impl Layout {
     }
 
     /// How many elements of data a row has; 1 where nothing is dealt out.
-    pub(super) fn columns(self) -> u64 {
+    pub(crate) fn columns(self) -> u64 {
         match self {
             Self::Mirrors { .. } => 1,
             Self::Columns { columns, .. } | Self::Parity { columns, .. } => columns,
@@ -80,7 +80,7 @@ impl Layout {
     }
 
     /// How many bytes each stripe of a chunk of `length` takes; `None` if rows do not fill it.
-    pub(super) fn stripe_length(self, length: u64) -> Option<u64> {
+    pub(crate) fn stripe_length(self, length: u64) -> Option<u64> {
         match self {
             Self::Mirrors { .. } => Some(length),
             _ => {
@@ -92,7 +92,7 @@ impl Layout {
     }
 
     /// From how many places the same logical byte can be read.
-    pub(super) fn copies(self) -> u64 {
+    pub(crate) fn copies(self) -> u64 {
         match self {
             Self::Mirrors { stripes } => stripes,
             Self::Columns { copies, .. } => copies,
@@ -102,7 +102,7 @@ impl Layout {
 
     /// Where a copy of the logical byte `at` is, and how many bytes behind it are there too: the
     /// number of the stripe, the byte on it, the length.
-    pub(super) fn locate(self, at: u64, copy: u64) -> Option<(u64, u64, u64)> {
+    pub(crate) fn locate(self, at: u64, copy: u64) -> Option<(u64, u64, u64)> {
         if let Self::Mirrors { .. } = self {
             return Some((copy, at, u64::MAX.saturating_sub(at)));
         }
@@ -122,7 +122,7 @@ impl Layout {
     /// What stripe number `stripe` has of the logical run: in ascending order, each handed to
     /// `take`. Of RAID5 and RAID6 every stripe has to be taken where one of its row is: the parity
     /// is of all of them.
-    pub(super) fn project(self, (start, end): Run, stripe: u64, mut take: impl FnMut(Run)) {
+    pub(crate) fn project(self, (start, end): Run, stripe: u64, mut take: impl FnMut(Run)) {
         if start >= end {
             return;
         }

@@ -21,20 +21,20 @@
     clippy::indexing_slicing
 )]
 
-mod block;
+pub(crate) mod block;
 mod checksum;
-mod chunk;
-mod chunk_tree;
+pub(crate) mod chunk;
+pub(crate) mod chunk_tree;
 mod dev_tree;
 mod extents;
 mod features;
-mod key;
+pub(crate) mod key;
 mod layout;
 mod log_tree;
-mod roots;
-mod superblock;
-mod tree;
-mod whole;
+pub(crate) mod roots;
+pub(crate) mod superblock;
+pub(crate) mod tree;
+pub(crate) mod whole;
 
 use super::finding::{Filesystem, Refusal};
 use super::region::State;

@@ -18,7 +18,7 @@ use crate::usedmap::finding::Refusal;
 const LEGACY_SIZE: usize = 0xEF;
 
 /// Reads a root item; `owner` is the number that its tree's blocks carry.
-pub(super) fn parse(owner: u64, item: &[u8]) -> Result<Root, Refusal> {
+pub(crate) fn parse(owner: u64, item: &[u8]) -> Result<Root, Refusal> {
     let level = read_u8(item, 0xEE);
     if item.len() < LEGACY_SIZE || level >= MAX_LEVEL {
         return Err(Refusal::Damaged(format!(
@@ -34,7 +34,7 @@ pub(super) fn parse(owner: u64, item: &[u8]) -> Result<Root, Refusal> {
 }
 
 /// The trees that say what is in use.
-pub(super) struct Roots {
+pub(crate) struct Roots {
     pub extent_tree: Root,
     pub dev_tree: Root,
     /// Where the superblock says that there is one.
@@ -69,7 +69,7 @@ impl Visit for Found {
 
 impl Roots {
     /// Finds them.
-    pub(super) fn read(reader: &mut Reader) -> Result<Self, Refusal> {
+    pub(crate) fn read(reader: &mut Reader) -> Result<Self, Refusal> {
         let sb = reader.sb;
         let root_tree = Root {
             owner: ROOT_TREE,

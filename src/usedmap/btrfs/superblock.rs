@@ -27,11 +27,11 @@ const COPIES_AT: [u64; 3] = [64 << 10, 64 << 20, 256 << 30];
 /// Left alone by btrfs at the start of every device, for boot loaders.
 const RESERVED: u64 = 1 << 20;
 /// How deep a tree may be (`BTRFS_MAX_LEVEL`).
-pub(super) const MAX_LEVEL: u8 = 8;
+pub(crate) const MAX_LEVEL: u8 = 8;
 
 /// A device as a superblock or the chunk tree describes it (`struct btrfs_dev_item`, 98 bytes).
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct DevItem {
+pub(crate) struct DevItem {
     pub devid: u64,
     /// How many of its bytes the filesystem may use, from its start on.
     pub total_bytes: u64,
@@ -43,9 +43,9 @@ pub(super) struct DevItem {
 }
 
 impl DevItem {
-    pub(super) const SIZE: usize = 0x62;
+    pub(crate) const SIZE: usize = 0x62;
 
-    pub(super) fn parse(bytes: &[u8]) -> Self {
+    pub(crate) fn parse(bytes: &[u8]) -> Self {
         Self {
             devid: read_u64le(bytes, 0x00),
             total_bytes: read_u64le(bytes, 0x08),
@@ -58,7 +58,7 @@ impl DevItem {
 
 /// A superblock that matches its checksum.
 #[derive(Debug, Clone)]
-pub(super) struct Superblock {
+pub(crate) struct Superblock {
     pub fsid: Uuid,
     /// What tree blocks and devices carry as their filesystem.
     pub metadata_uuid: Uuid,
@@ -91,7 +91,7 @@ pub(super) struct Superblock {
 }
 
 /// Why a superblock is no good, and what it says all the same.
-pub(super) struct Unusable {
+pub(crate) struct Unusable {
     pub refusal: Refusal,
     /// A copy of it, for its names.
     pub copy: Option<Box<Superblock>>,
@@ -108,7 +108,7 @@ impl From<Refusal> for Unusable {
 
 impl Superblock {
     /// The superblock that a mount would read.
-    pub(super) fn read(volume: &dyn ReadAt) -> Result<Self, Unusable> {
+    pub(crate) fn read(volume: &dyn ReadAt) -> Result<Self, Unusable> {
         let [first_at, copies_at @ ..] = COPIES_AT;
         let mut bytes = vec![0; SIZE];
         volume
@@ -225,7 +225,7 @@ impl Superblock {
 
 /// What every device of `total_bytes` keeps at fixed places: the first MiB, where boot loaders may
 /// be too, and the copies of the superblock.
-pub(super) fn fixed_places(total_bytes: u64) -> impl Iterator<Item = Extent> {
+pub(crate) fn fixed_places(total_bytes: u64) -> impl Iterator<Item = Extent> {
     let copies = COPIES_AT
         .into_iter()
         .map(|at| (at, at.saturating_add(4096)))

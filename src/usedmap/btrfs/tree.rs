@@ -30,7 +30,7 @@ const MAX_GAP: u64 = 64 << 10;
 
 /// The root of a tree.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Root {
+pub(crate) struct Root {
     /// Whose blocks they are: the tree's number.
     pub owner: u64,
     pub bytenr: u64,
@@ -39,7 +39,7 @@ pub(super) struct Root {
 }
 
 /// What is done with a tree's content. Blocks and items come in any order.
-pub(super) trait Visit {
+pub(crate) trait Visit {
     /// A block of the tree, by its logical address.
     fn block(&mut self, bytenr: u64) -> Result<(), Refusal> {
         let _ = bytenr;
@@ -51,7 +51,7 @@ pub(super) trait Visit {
 }
 
 /// Reads trees.
-pub(super) struct Reader<'a> {
+pub(crate) struct Reader<'a> {
     pub sb: &'a Superblock,
     pub devices: &'a [Device<'a>],
     pub chunks: &'a ChunkMap,
@@ -63,7 +63,7 @@ pub(super) struct Reader<'a> {
 type Waiting = (Option<(u32, u64)>, Pointer);
 
 impl<'a> Reader<'a> {
-    pub(super) fn new(sb: &'a Superblock, devices: &'a [Device<'a>], chunks: &'a ChunkMap) -> Self {
+    pub(crate) fn new(sb: &'a Superblock, devices: &'a [Device<'a>], chunks: &'a ChunkMap) -> Self {
         Self {
             sb,
             devices,
@@ -73,12 +73,12 @@ impl<'a> Reader<'a> {
     }
 
     /// The whole tree.
-    pub(super) fn walk(&mut self, root: Root, visit: &mut dyn Visit) -> Result<(), Refusal> {
+    pub(crate) fn walk(&mut self, root: Root, visit: &mut dyn Visit) -> Result<(), Refusal> {
         self.walk_range(root, Key::MIN, Key::MAX, visit)
     }
 
     /// The blocks that may have keys from `low` to `high`, with whatever else is in them.
-    pub(super) fn walk_range(
+    pub(crate) fn walk_range(
         &mut self,
         root: Root,
         low: Key,

@@ -85,7 +85,10 @@ pub(super) fn read(volumes: &[&dyn ReadAt], superblocks: &[Superblock]) -> Answe
 }
 
 /// Whether these are all devices of one filesystem that is understood.
-fn check_members(newest: &Superblock, superblocks: &[Superblock]) -> Result<(), Refusal> {
+pub(crate) fn check_members(
+    newest: &Superblock,
+    superblocks: &[Superblock],
+) -> Result<(), Refusal> {
     for sb in superblocks {
         if sb.fsid != newest.fsid || sb.num_devices != newest.num_devices {
             return Err(Refusal::Damaged(

@@ -24,6 +24,7 @@ pub(crate) const BITMAP: u32 = 0xB0;
 const END: u32 = 0xFFFF_FFFF;
 
 const IN_USE: u16 = 0x0001;
+const DIRECTORY: u16 = 0x0002;
 /// Bytes that one number of the array protects, whatever the sector size.
 const STRIDE: usize = 512;
 
@@ -82,6 +83,11 @@ impl<'a> Record<'a> {
 
     pub(crate) fn is_in_use(&self) -> bool {
         read_u16le(self.bytes, 0x16) & IN_USE != 0
+    }
+
+    /// Whether it is a directory.
+    pub(crate) fn is_directory(&self) -> bool {
+        read_u16le(self.bytes, 0x16) & DIRECTORY != 0
     }
 
     /// How often it was given away: the upper 16 bits of a reference to it.

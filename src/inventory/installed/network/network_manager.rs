@@ -39,10 +39,10 @@ fn file(path: &str, text: &str) -> Option<Interface> {
             }
             ("connection", "interface-name") => interface.name = interface_name(&value),
             ("ethernet" | "802-3-ethernet", "mac-address") => interface.mac = mac(&value),
-            ("ipv4" | "ipv6", "method") if value == "auto" => {
-                if !interface.addresses.iter().any(|a| a == "dhcp") {
-                    interface.addresses.push("dhcp".into());
-                }
+            ("ipv4" | "ipv6", "method")
+                if value == "auto" && !interface.addresses.iter().any(|a| a == "dhcp") =>
+            {
+                interface.addresses.push("dhcp".into());
             }
             ("ipv4" | "ipv6", key) if is_address(key) => {
                 let own = value.split([',', ';']).next().unwrap_or_default();

@@ -13,6 +13,8 @@ use crate::inventory::installed::reading::{Reading, interface_name, mac, section
 use crate::inventory::installed::system::Interface;
 
 const FOLDER: &str = "/etc/systemd/network";
+/// `DHCP=`, with the words of old.
+const YES: [&str; 9] = ["yes", "true", "on", "1", "both", "ipv4", "ipv6", "v4", "v6"];
 
 pub(super) fn read(reading: &Reading<'_>) -> Found {
     let files = reading.texts(FOLDER, ".network").into_iter();
@@ -32,12 +34,8 @@ fn file(path: &str, text: &str) -> Vec<Interface> {
             ("match", "macaddress" | "permanentmacaddress") => {
                 by_mac = value.split_whitespace().find_map(mac);
             }
-            ("network", "dhcp") => {
-                if ["yes", "true", "on", "1", "both", "ipv4", "ipv6", "v4", "v6"]
-                    .contains(&value.to_ascii_lowercase().as_str())
-                {
-                    addresses.push("dhcp".to_owned());
-                }
+            ("network", "dhcp") if YES.contains(&value.to_ascii_lowercase().as_str()) => {
+                addresses.push("dhcp".to_owned());
             }
             ("network" | "address", "address") => addresses.extend(cidr(&value, None)),
             _ => {}

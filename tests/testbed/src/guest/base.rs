@@ -11,6 +11,27 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+/// Which parts of the system are whose.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Flavor {
+    /// As Debian installs it: initramfs-tools and systemd-networkd.
+    #[default]
+    Debian,
+    /// As RHEL, Fedora and SUSE have it: dracut, with an initramfs for the metal only, and NetworkManager.
+    Dracut,
+}
+
+impl Flavor {
+    fn packages(self) -> Vec<&'static str> {
+        let mut packages = PACKAGES.to_vec();
+        if self == Self::Dracut {
+            packages.retain(|name| !name.contains("initramfs"));
+            packages.extend(["dracut", "network-manager"]);
+        }
+        packages
+    }
+}
+
 /// What a small server has, and the tools from the same release that make its disks.
 const PACKAGES: [&str; 22] = [
     "btrfs-progs",
@@ -66,6 +87,10 @@ echo "MODULES=list" > "$1/tmp/metal/conf.d/modules" &&
 printf "%s\n" @METAL@ > "$1/tmp/metal/modules" &&
 chroot "$1" sh -c 'mkinitramfs -d /tmp/metal -o /tmp/initrd-without-virtio $(ls /usr/lib/modules)'"#;
 
+/// The same by dracut, in place of the one that the packages made.
+const DRACUT: &str = r#"chroot "$1" sh -c 'release=$(ls /usr/lib/modules) &&
+dracut --force --no-hostonly --omit-drivers "virtio_blk virtio_scsi virtio_net" /boot/initrd.img-$release $release'"#;
+
 /// The modules that it has.
 const METAL: [&str; 7] = [
     "ahci",
@@ -103,9 +128,17 @@ impl Base {
     /// # Errors
     /// When mmdebstrap is missing or fails, or the cache cannot be written.
     pub fn get(say: &dyn Fn(&str)) -> Result<Self> {
+        Self::flavored(Flavor::Debian, say)
+    }
+
+    /// The same with other parts.
+    ///
+    /// # Errors
+    /// As [`Self::get`].
+    pub fn flavored(flavor: Flavor, say: &dyn Fn(&str)) -> Result<Self> {
         let cache = haulier_image::cache_dir()?.join("guests");
         let base = Self {
-            directory: cache.join(&recipe()[..16]),
+            directory: cache.join(&recipe(flavor)[..16]),
         };
         fs::create_dir_all(&cache).with_context(|| format!("making {}", cache.display()))?;
         // Two test runs at once must not both install; the second one waits for the first.
@@ -117,7 +150,7 @@ impl Base {
                 .prefix("partial-")
                 .tempdir_in(&cache)
                 .with_context(|| format!("making a directory in {}", cache.display()))?;
-            install(&partial.path().join("base.tar"))?;
+            install(flavor, &partial.path().join("base.tar"))?;
             unpack_tools(&partial.path().join("base.tar"), partial.path())?;
             fs::rename(partial.path(), &base.directory)
                 .with_context(|| format!("keeping {}", base.directory.display()))?;
@@ -181,42 +214,47 @@ impl Base {
 }
 
 /// Changes when the installed system would be another one.
-fn recipe() -> String {
+fn recipe(flavor: Flavor) -> String {
+    let packages = flavor.packages();
     let parts = [
-        &[SUITE, HOOK, CRYPTSETUP, WITHOUT_VIRTIO][..],
+        &[SUITE, HOOK, CRYPTSETUP, WITHOUT_VIRTIO, DRACUT][..],
         &METAL[..],
-        &PACKAGES[..],
+        &packages[..],
         &LEFT_OUT[..],
         &TOOLS[..],
     ];
     sha256_hex(parts.concat().join("\n").as_bytes())
 }
 
-fn install(tar: &Path) -> Result<()> {
+fn install(flavor: Flavor, tar: &Path) -> Result<()> {
     let source = format!(
         "deb [signed-by={}] {} {SUITE} main",
         keyring()?.display(),
         mirror()?
     );
     let mut command = tool("mmdebstrap");
+    match flavor {
+        Flavor::Debian => command
+            .arg(format!("--essential-hook={CRYPTSETUP}"))
+            .arg(format!(
+                "--customize-hook={}",
+                WITHOUT_VIRTIO.replace("@METAL@", &METAL.join(" "))
+            ))
+            .arg(format!(
+                "--customize-hook=copy-out /tmp/initrd-without-virtio {}",
+                tar.parent().unwrap_or(Path::new(".")).display()
+            ))
+            .arg("--customize-hook=rm -r \"$1/tmp/metal\" \"$1/tmp/initrd-without-virtio\""),
+        Flavor::Dracut => command.arg(format!("--customize-hook={DRACUT}")),
+    };
     command
+        .arg(format!("--customize-hook={HOOK}"))
         .args(["--quiet", "--variant=minbase", "--architectures=amd64"])
-        .arg(format!("--include={}", PACKAGES.join(",")))
+        .arg(format!("--include={}", flavor.packages().join(",")))
         .args(["--aptopt=Acquire::Languages \"none\""])
         .args(["--aptopt=Acquire::Retries \"3\""])
         .args(["--dpkgopt=force-unsafe-io"])
         .args(LEFT_OUT.map(|pattern| format!("--dpkgopt=path-exclude={pattern}")))
-        .arg(format!("--essential-hook={CRYPTSETUP}"))
-        .arg(format!("--customize-hook={HOOK}"))
-        .arg(format!(
-            "--customize-hook={}",
-            WITHOUT_VIRTIO.replace("@METAL@", &METAL.join(" "))
-        ))
-        .arg(format!(
-            "--customize-hook=copy-out /tmp/initrd-without-virtio {}",
-            tar.parent().unwrap_or(Path::new(".")).display()
-        ))
-        .arg("--customize-hook=rm -r \"$1/tmp/metal\" \"$1/tmp/initrd-without-virtio\"")
         .arg(SUITE)
         .arg(tar)
         .arg(&source);

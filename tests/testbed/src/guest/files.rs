@@ -6,7 +6,7 @@
 //! files, sorted by path; the disk's maker computes the same from what it put in. Before that, a line
 //! for each network card: `network: <name> <MAC> <address>`.
 
-use super::base::Base;
+use super::base::{Base, Flavor};
 use super::recipe::{Boot, Recipe};
 use crate::digest::{hex, sha256_hex};
 use anyhow::{Context, Result};
@@ -31,7 +31,7 @@ const SIZES: [(usize, usize); 4] = [
 
 const SERVICE: &str = "[Unit]
 Description=Digest of the data files
-After=local-fs.target systemd-networkd.service
+After=local-fs.target systemd-networkd.service NetworkManager.service
 Before=getty.target serial-getty@ttyS0.service getty@tty1.service
 
 [Service]
@@ -46,6 +46,8 @@ WantedBy=multi-user.target
 const SCRIPT: &str = r#"#!/bin/sh -e
 say() { echo "$@" | tee /dev/tty1 > /dev/console; }
 export LC_ALL=C
+# Drivers that the initramfs lacks are still being loaded, and their cards named.
+udevadm settle --timeout=60 || true
 for card in /sys/class/net/*; do
     [ -e "$card/device" ] || continue
     # What networkd has to wait for: its first try may still run.
@@ -110,7 +112,20 @@ fn configuration(overlay: &mut Overlay, base: &Base, recipe: &Recipe) -> Result<
     if !recipe.virtio {
         base.without_virtio(&release, |path, content| overlay.file(path, 0o644, content))?;
     }
+    let dracut = recipe.flavor == Flavor::Dracut;
     for (name, address) in recipe.addresses {
+        if dracut {
+            let profile = format!(
+                "[connection]\nid={name}\ntype=ethernet\ninterface-name={name}\n\n\
+                 [ipv4]\nmethod=manual\naddress1={address}\n"
+            );
+            overlay.file(
+                &format!("etc/NetworkManager/system-connections/{name}.nmconnection"),
+                0o600,
+                profile.as_bytes(),
+            )?;
+            continue;
+        }
         let unit = format!("[Match]\nName={name}\n\n[Network]\nAddress={address}\n");
         overlay.file(
             &format!("etc/systemd/network/20-{name}.network"),
@@ -118,7 +133,7 @@ fn configuration(overlay: &mut Overlay, base: &Base, recipe: &Recipe) -> Result<
             unit.as_bytes(),
         )?;
     }
-    if recipe.addresses.is_empty() {
+    if recipe.addresses.is_empty() && !dracut {
         overlay.file(
             "etc/systemd/network/80-dhcp.network",
             0o644,
@@ -145,9 +160,14 @@ fn configuration(overlay: &mut Overlay, base: &Base, recipe: &Recipe) -> Result<
         0o644,
         SERVICE.as_bytes(),
     )?;
+    let network = if dracut {
+        "NetworkManager.service"
+    } else {
+        "systemd-networkd.service"
+    };
     for (unit, from) in [
         ("payload.service", "/etc/systemd/system"),
-        ("systemd-networkd.service", "/usr/lib/systemd/system"),
+        (network, "/usr/lib/systemd/system"),
     ] {
         overlay.link(
             &format!("etc/systemd/system/multi-user.target.wants/{unit}"),

@@ -21,7 +21,7 @@ mod junk;
 mod recipe;
 mod volumes;
 
-pub use base::Base;
+pub use base::{Base, Flavor};
 pub use disk::Guest;
 pub use files::Payload;
 pub use recipe::{Boot, PASSPHRASE, Recipe, Root};

@@ -1,6 +1,8 @@
 //! What sort of server a guest is: how it starts, what its root filesystem lies on, what its
 //! initramfs has, and which network cards it knows by name.
 
+use super::base::Flavor;
+
 const MIB: u64 = 1 << 20;
 
 /// UUID of the root filesystem.
@@ -56,6 +58,10 @@ pub struct Recipe {
     pub fallback_loader: bool,
     /// Whether its initramfs has the drivers of virtual machines.
     pub virtio: bool,
+    /// How the system names its partitions, up to the number, where it does not go by UUID: `/dev/nvme0n1p`.
+    pub by_place: Option<&'static str>,
+    /// Whose parts it has.
+    pub flavor: Flavor,
     /// Static addresses of network cards, by the names that udev gives them: (name, CIDR). Without
     /// any, all cards ask DHCP.
     pub addresses: &'static [(&'static str, &'static str)],
@@ -83,6 +89,8 @@ impl Recipe {
         root: Root::Ext4,
         fallback_loader: true,
         virtio: true,
+        by_place: None,
+        flavor: Flavor::Debian,
         addresses: &[],
     };
     /// BIOS with an MBR, ext4.
@@ -109,6 +117,21 @@ impl Recipe {
     #[must_use]
     pub const fn without_virtio(mut self) -> Self {
         self.virtio = false;
+        self
+    }
+
+    /// The same with tables and a menu that name partitions by their disk's place: a GPT disk with its root
+    /// on the second partition.
+    #[must_use]
+    pub const fn by_place(mut self, names: &'static str) -> Self {
+        self.by_place = Some(names);
+        self
+    }
+
+    /// The same with dracut and NetworkManager; its initramfs has no driver of virtual machines.
+    #[must_use]
+    pub const fn dracut(mut self) -> Self {
+        self.flavor = Flavor::Dracut;
         self
     }
 
@@ -149,14 +172,27 @@ impl Recipe {
 
     /// What the kernel is told about its root.
     pub(super) fn root_arguments(&self) -> String {
-        match self.root {
+        self.with_names(match self.root {
             Root::Lvm => "root=/dev/mapper/vg0-root".into(),
             Root::Luks => {
                 format!("root=/dev/mapper/root cryptopts=source=UUID={LUKS_UUID},target=root")
             }
             Root::Btrfs => format!("root=UUID={ROOT_UUID} rootflags=subvol=@"),
             Root::Ext4 | Root::Xfs | Root::Md => format!("root=UUID={ROOT_UUID}"),
-        }
+        })
+    }
+
+    /// The text with names by place, where the system has such.
+    fn with_names(&self, text: String) -> String {
+        let Some(names) = self.by_place else {
+            return text;
+        };
+        [EFI_VOLUME, ROOT_UUID, SWAP_UUID]
+            .iter()
+            .zip(1..)
+            .fold(text, |text, (uuid, number)| {
+                text.replace(&format!("UUID={uuid}"), &format!("{names}{number}"))
+            })
     }
 
     /// `/etc/fstab`
@@ -183,7 +219,7 @@ impl Recipe {
         if self.layout().swap.is_some() {
             table += &format!("UUID={SWAP_UUID} none swap sw 0 0\n");
         }
-        table
+        self.with_names(table)
     }
 
     pub(super) fn layout(&self) -> Layout {

@@ -38,7 +38,8 @@ pub struct Need {
     pub purpose: Purpose,
     /// Its name, in Debian and in Ubuntu.
     pub package: &'static str,
-    /// A program (searched where programs are) or a file (a whole path) that it brings.
+    /// A program (searched where programs are) or a file (a whole path, or how it begins with a `*`) that
+    /// it brings.
     pub shown_by: &'static str,
     /// For the person: why.
     pub why: &'static str,
@@ -55,6 +56,8 @@ pub enum Only {
     NotRoot,
     /// Where apt knows no Debian mirror, as on Ubuntu.
     NotDebian,
+    /// On Debian itself.
+    Debian,
 }
 
 /// Where programs are, whatever the person's PATH says.
@@ -93,15 +96,23 @@ impl Need {
         match self.only {
             Only::Always => true,
             Only::NotRoot => !rustix::process::geteuid().is_root(),
-            Only::NotDebian => !std::fs::read_to_string("/etc/os-release")
-                .unwrap_or_default()
-                .lines()
-                .any(|line| line == "ID=debian"),
+            Only::NotDebian => !is_debian(),
+            Only::Debian => is_debian(),
         }
     }
 
     /// Whether it is there.
     pub(super) fn is_met(&self) -> bool {
+        if let Some((folder, start)) = self
+            .shown_by
+            .strip_suffix('*')
+            .and_then(|start| start.rsplit_once('/'))
+        {
+            let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+            return entries
+                .into_iter()
+                .any(|entry| entry.file_name().to_string_lossy().starts_with(start));
+        }
         if self.shown_by.starts_with('/') {
             return Path::new(self.shown_by).exists();
         }
@@ -110,6 +121,13 @@ impl Need {
             .chain(PROGRAMS.map(Into::into))
             .any(|folder| folder.join(self.shown_by).is_file())
     }
+}
+
+fn is_debian() -> bool {
+    std::fs::read_to_string("/etc/os-release")
+        .unwrap_or_default()
+        .lines()
+        .any(|line| line == "ID=debian")
 }
 
 /// Every package, grouped by purpose.
@@ -219,6 +237,38 @@ pub const ALL: &[Need] = &[
         "xmllint",
         "holding domain.xml against libvirt's schema",
     ),
+    need(
+        Purpose::Libvirt,
+        "swtpm",
+        "swtpm",
+        "the TPM of virtual machines",
+    ),
+    need(
+        Purpose::Libvirt,
+        "swtpm-tools",
+        "swtpm_setup",
+        "the TPM of virtual machines",
+    ),
+    need(
+        Purpose::Libvirt,
+        "libguestfs-tools",
+        "guestfish",
+        "changing what is inside an imported machine",
+    ),
+    need(
+        Purpose::Libvirt,
+        "linux-image-amd64",
+        "/boot/vmlinuz-*",
+        "a kernel for libguestfs' own machine",
+    )
+    .only(Only::Debian),
+    need(
+        Purpose::Libvirt,
+        "linux-image-virtual",
+        "/boot/vmlinuz-*",
+        "a kernel for libguestfs' own machine",
+    )
+    .only(Only::NotDebian),
     need(
         Purpose::Checks,
         "shellcheck",
@@ -357,6 +407,25 @@ pub const ALL: &[Need] = &[
         "zstd",
         "zstd",
         "what partclone is piped to in the bench",
+    ),
+    need(
+        Purpose::Checks,
+        "cpio",
+        "cpio",
+        "packing an initramfs in tests",
+    ),
+    need(
+        Purpose::Checks,
+        "initramfs-tools-core",
+        "lsinitramfs",
+        "a second opinion on what is in one",
+    ),
+    need(Purpose::Checks, "lz4", "lz4", "packing one as Ubuntu did"),
+    need(
+        Purpose::Checks,
+        "libwin-hivex-perl",
+        "hivexregedit",
+        "registry hives to read in tests",
     ),
     need(
         Purpose::Checks,

@@ -40,6 +40,18 @@ fn bios_with_a_gpt_on_a_raid_controller() {
 
 #[test]
 #[ignore = "minutes: cargo xtask test --all"]
+fn a_cloud_that_takes_no_variables() {
+    let recipe = Recipe::UEFI.without_fallback_loader().addresses(ADDRESSES);
+    let scene = Scene::new(&Metal::new(
+        "Debian 13, UEFI, ext4, no fallback loader",
+        recipe,
+        Bus::Nvme,
+    ));
+    scene.lands_in_a_cloud();
+}
+
+#[test]
+#[ignore = "minutes: cargo xtask test --all"]
 fn lvm_root() {
     all(
         "Debian 13, UEFI, LVM",
@@ -52,8 +64,11 @@ fn lvm_root() {
 #[ignore = "minutes: cargo xtask test --all"]
 fn xfs_root_on_nvme() {
     all(
-        "Debian 13, UEFI, XFS",
-        Recipe::UEFI.root(Root::Xfs).addresses(ADDRESSES),
+        "Debian 13, UEFI, XFS, partitions by name",
+        Recipe::UEFI
+            .root(Root::Xfs)
+            .by_place("/dev/nvme0n1p")
+            .addresses(ADDRESSES),
         Bus::Nvme,
     );
 }
@@ -109,6 +124,19 @@ fn an_initramfs_without_virtio() {
         domain.contains("bus='sata'") && !domain.contains("bus='virtio'"),
         "{domain}"
     );
+    scene.travels(&Virtual::qemu("virtio"));
+}
+
+#[test]
+#[ignore = "minutes: cargo xtask test --all"]
+fn dracut_and_network_manager() {
+    let recipe = Recipe::UEFI.dracut().addresses(ADDRESSES);
+    let scene = Scene::new(&Metal::new(
+        "Debian 13 with dracut and NetworkManager, UEFI, ext4",
+        recipe,
+        Bus::Sata,
+    ));
+    scene.travels(&Virtual::libvirt("auto"));
     scene.travels(&Virtual::qemu("virtio"));
 }
 
