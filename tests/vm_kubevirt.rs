@@ -6,8 +6,8 @@ mod python_site;
 
 use haulier::import::Target;
 use haulier::inventory::Bus;
-use haulier::vm::kubevirt::{Files, files};
-use haulier::vm::{VmDisk, VmFirmware, VmPlan};
+use haulier::vm::kubevirt::{Files, buses, files};
+use haulier::vm::{DiskBus, VmDisk, VmFirmware, VmPlan};
 use import_common::{
     BUSES, Programs, add_disk, capture, filled, import, names, options, server, shellcheck, tpm,
 };
@@ -158,6 +158,7 @@ fn what_the_machine_is_arrives() {
     ];
     let plan = VmPlan::new(&machine, &disks);
     let plan = plan.with_boot_first(|disk| disk.file.ends_with("disk-1.qcow2"));
+    assert_eq!(buses(&plan), [DiskBus::VirtioBlk, DiskBus::Sata]);
     let written = files(&plan);
     let machine = validated(&written);
     let domain = &machine["spec"]["template"]["spec"]["domain"];

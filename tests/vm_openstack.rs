@@ -6,7 +6,7 @@ mod python_site;
 
 use haulier::import::Target;
 use haulier::inventory::Bus;
-use haulier::vm::openstack::files;
+use haulier::vm::openstack::{buses, files};
 use haulier::vm::{DiskBus, VmDisk, VmPlan};
 use import_common::{
     BUSES, Programs, add_disk, capture, filled, import, installed, names, options, server,
@@ -205,6 +205,8 @@ fn what_is_installed_is_said_and_decides_the_clock() {
 #[test]
 fn what_openstack_cannot_express_is_said() {
     let (plan, _) = two_disks("uefi");
+    // As the properties have it, so that names inside the system are changed for the same.
+    assert_eq!(buses(&plan), [DiskBus::Sata, DiskBus::Sata]);
     let notes = files(&plan).notes.join("\n");
     for words in [
         "disk-0.qcow2 comes to SATA, because Nova knows no NVMe disks",

@@ -5,8 +5,8 @@ mod import_common;
 
 use haulier::import::Target;
 use haulier::inventory::Bus;
-use haulier::vm::proxmox::files;
-use haulier::vm::{VmDisk, VmPlan};
+use haulier::vm::proxmox::{buses, files};
+use haulier::vm::{DiskBus, VmDisk, VmPlan};
 use import_common::{
     BUSES, Programs, add_disk, capture, filled, import, installed, names, options, server,
     shellcheck, tpm,
@@ -147,6 +147,17 @@ fn every_option_of_every_bus_and_firmware_is_one_of_proxmox_ve() {
             options
                 .iter()
                 .for_each(|(option, value)| check(option, value));
+            let plan = VmPlan::new(&machine, &disks);
+            let (there, scsi) = (buses(&plan)[0], options.get("scsihw").map(String::as_str));
+            let kind = match there {
+                DiskBus::Ide => "ide0",
+                DiskBus::Sata => "sata0",
+                DiskBus::VirtioBlk => "virtio0",
+                DiskBus::VirtioScsi | DiskBus::MegaSas => "scsi0",
+                other => panic!("Proxmox VE has no {other:?}"),
+            };
+            assert!(options.contains_key(kind), "{there:?}: {options:?}");
+            assert_eq!(there == DiskBus::MegaSas, scsi == Some("megasas"));
             all_disks.push(add_disk(&mut all, bus, driver, 512));
         }
         // More than one bus has room for.
