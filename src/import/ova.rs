@@ -152,7 +152,8 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Writes the archive from small files and from those that lie in `folder`.
+/// Writes the archive from small files and from those that lie in `folder`. The size of a member of 8 GiB or
+/// more has no room in ustar's digits: it is written in base 256, as GNU tar does.
 fn pack(folder: &Path, name: &str, small: &[(String, &[u8])], disks: &[&Path]) -> Result<()> {
     let path = folder.join(name);
     let packing = |e: std::io::Error| Error::io(format!("writing {}", path.display()), e);
