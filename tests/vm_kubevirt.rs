@@ -6,10 +6,10 @@ mod python_site;
 
 use haulier::import::Target;
 use haulier::inventory::Bus;
-use haulier::vm::kubevirt::{Files, files};
-use haulier::vm::{VmDisk, VmFirmware, VmPlan};
+use haulier::vm::kubevirt::{Files, buses, files};
+use haulier::vm::{DiskBus, VmDisk, VmFirmware, VmPlan};
 use import_common::{
-    BUSES, Programs, add_disk, capture, filled, import, names, options, server, shellcheck,
+    BUSES, Programs, add_disk, capture, filled, import, names, options, server, shellcheck, tpm,
 };
 use proptest::prelude::*;
 use python_site::Answers;
@@ -151,12 +151,14 @@ fn every_bus_firmware_and_sector_is_valid() {
 #[test]
 fn what_the_machine_is_arrives() {
     let mut machine = server("uefi");
+    tpm(&mut machine, "1.2");
     let disks = [
         add_disk(&mut machine, Bus::Nvme, "nvme", 4096),
         add_disk(&mut machine, Bus::Sata, "ahci", 512),
     ];
     let plan = VmPlan::new(&machine, &disks);
     let plan = plan.with_boot_first(|disk| disk.file.ends_with("disk-1.qcow2"));
+    assert_eq!(buses(&plan), [DiskBus::VirtioBlk, DiskBus::Sata]);
     let written = files(&plan);
     let machine = validated(&written);
     let domain = &machine["spec"]["template"]["spec"]["domain"];
@@ -168,6 +170,7 @@ fn what_the_machine_is_arrives() {
     );
     assert_eq!(domain["firmware"]["serial"], "7XK3P52");
     assert_eq!(domain["chassis"]["serial"], "7XK3P52");
+    assert_eq!(domain["devices"]["tpm"], json!({}));
     let disks = &domain["devices"]["disks"];
     assert_eq!(disks[0]["bootOrder"], 2);
     assert_eq!(disks[0]["disk"]["bus"], "virtio");
@@ -183,6 +186,8 @@ fn what_the_machine_is_arrives() {
         "disk-0.qcow2 comes to VIRTIO",
         "b0:26:28:aa:bb:02",
         "vendor and product",
+        "the TPM is of version 2.0",
+        "the TPM forgets",
     ] {
         assert!(notes.contains(words), "{words}: {notes}");
     }

@@ -6,11 +6,11 @@ mod python_site;
 
 use haulier::import::Target;
 use haulier::inventory::Bus;
-use haulier::vm::openstack::files;
+use haulier::vm::openstack::{buses, files};
 use haulier::vm::{DiskBus, VmDisk, VmPlan};
 use import_common::{
     BUSES, Programs, add_disk, capture, filled, import, installed, names, options, server,
-    shellcheck,
+    shellcheck, tpm,
 };
 use proptest::prelude::*;
 use python_site::python;
@@ -88,6 +88,7 @@ fn nova_takes_every_property_of_every_bus_and_firmware() {
 /// A server with a boot disk behind a data disk, and the stand-in for the client.
 fn two_disks(firmware: &str) -> (VmPlan, Programs) {
     let mut machine = server(firmware);
+    tpm(&mut machine, "2.0");
     let disks = [
         add_disk(&mut machine, Bus::Nvme, "nvme", 4096),
         add_disk(&mut machine, Bus::Sata, "ahci", 512),
@@ -204,11 +205,14 @@ fn what_is_installed_is_said_and_decides_the_clock() {
 #[test]
 fn what_openstack_cannot_express_is_said() {
     let (plan, _) = two_disks("uefi");
+    // As the properties have it, so that names inside the system are changed for the same.
+    assert_eq!(buses(&plan), [DiskBus::Sata, DiskBus::Sata]);
     let notes = files(&plan).notes.join("\n");
     for words in [
         "disk-0.qcow2 comes to SATA, because Nova knows no NVMe disks",
         "disk-0.qcow2 has sectors of 4096 bytes",
         "all network cards are e1000e",
+        "the server gets no TPM",
         "licences",
     ] {
         assert!(notes.contains(words), "{words}: {notes}");

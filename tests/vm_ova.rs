@@ -4,8 +4,8 @@ mod import_common;
 
 use haulier::import::Target;
 use haulier::inventory::{Bus, Machine};
-use haulier::vm::ovf::files;
-use haulier::vm::{VmDisk, VmPlan};
+use haulier::vm::ovf::{buses, files};
+use haulier::vm::{DiskBus, VmDisk, VmPlan};
 use import_common::{BUSES, add_disk, capture, filled, import, names, options, server, tool};
 use proptest::prelude::*;
 use std::fs::{self, File};
@@ -160,6 +160,7 @@ fn is_consistent(descriptor: &str) {
 
 #[test]
 fn every_bus_has_a_controller_and_more_disks_than_one_takes_have_more() {
+    let there = [DiskBus::Sata, DiskBus::Nvme, DiskBus::MptSas, DiskBus::Ide];
     for firmware in ["bios", "uefi"] {
         let mut all = server(firmware);
         let mut disks: Vec<VmDisk> = Vec::new();
@@ -170,6 +171,11 @@ fn every_bus_has_a_controller_and_more_disks_than_one_takes_have_more() {
             disks.push(add_disk(&mut all, Bus::Nvme, "nvme", 512));
         }
         let sizes = vec![1; disks.len()];
+        let all_buses = buses(&VmPlan::new(&all, &disks));
+        assert!(
+            all_buses.iter().all(|bus| there.contains(bus)),
+            "{all_buses:?}"
+        );
         let written = files(&VmPlan::new(&all, &disks), &sizes);
         is_consistent(&written.descriptor);
         let count = xpath(

@@ -5,11 +5,11 @@ mod import_common;
 
 use haulier::import::Target;
 use haulier::inventory::Bus;
-use haulier::vm::proxmox::files;
-use haulier::vm::{VmDisk, VmPlan};
+use haulier::vm::proxmox::{buses, files};
+use haulier::vm::{DiskBus, VmDisk, VmPlan};
 use import_common::{
     BUSES, Programs, add_disk, capture, filled, import, installed, names, options, server,
-    shellcheck,
+    shellcheck, tpm,
 };
 use proptest::prelude::*;
 use std::collections::BTreeMap;
@@ -76,6 +76,10 @@ fn check(option: &str, value: &str) {
         "serial" => one_of(&["socket"]),
         "rng" => one_of(&["source=/dev/urandom"]),
         "smbios" => assert!(value.len() <= 512, "{value}"),
+        "tpmstate" => {
+            let (_, version) = value.split_once(":1,version=").expect(value);
+            assert!(["v1.2", "v2.0"].contains(&version) && option == "tpmstate0");
+        }
         "boot" => assert!(value.starts_with("order="), "{value}"),
         "net" => {
             below(32);
@@ -118,6 +122,7 @@ fn a_uefi_server_with_a_sata_and_a_virtio_disk() {
     let mut machine = server("uefi");
     machine.smbios.family = Some("PowerEdge".into());
     installed(&mut machine, "linux", "debian", "13");
+    tpm(&mut machine, "2.0");
     let disks = [
         add_disk(&mut machine, Bus::Sata, "ahci", 512),
         add_disk(&mut machine, Bus::VirtioBlk, "virtio_blk", 512),
@@ -142,6 +147,17 @@ fn every_option_of_every_bus_and_firmware_is_one_of_proxmox_ve() {
             options
                 .iter()
                 .for_each(|(option, value)| check(option, value));
+            let plan = VmPlan::new(&machine, &disks);
+            let (there, scsi) = (buses(&plan)[0], options.get("scsihw").map(String::as_str));
+            let kind = match there {
+                DiskBus::Ide => "ide0",
+                DiskBus::Sata => "sata0",
+                DiskBus::VirtioBlk => "virtio0",
+                DiskBus::VirtioScsi | DiskBus::MegaSas => "scsi0",
+                other => panic!("Proxmox VE has no {other:?}"),
+            };
+            assert!(options.contains_key(kind), "{there:?}: {options:?}");
+            assert_eq!(there == DiskBus::MegaSas, scsi == Some("megasas"));
             all_disks.push(add_disk(&mut all, bus, driver, 512));
         }
         // More than one bus has room for.

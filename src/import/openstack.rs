@@ -26,9 +26,11 @@ pub(super) fn import(capture: &Capture<'_>, options: &Options, report: &dyn Repo
         );
     }
     copy_disks(capture, &growth, &dir, report)?;
+    // Names of disks and drivers are those of the buses that the target has.
+    let mut there = plan.clone().on_buses(&openstack::buses(&plan));
     changes::apply(
         capture,
-        &mut plan,
+        &mut there,
         &dir,
         Keep::Into("qcow2"),
         options,

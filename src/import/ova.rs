@@ -29,9 +29,11 @@ pub(super) fn import(capture: &Capture<'_>, options: &Options, report: &dyn Repo
     let dir = OutDir::begin(&options.folder(&plan), bytes)?;
     capture.say_notes(report);
     copy_disks(capture, &growth, &dir, report)?;
+    // Names of disks and drivers are those of the buses that the target has.
+    let mut there = plan.clone().on_buses(&ovf::buses(&plan));
     changes::apply(
         capture,
-        &mut plan,
+        &mut there,
         &dir,
         Keep::Into("qcow2"),
         options,
@@ -150,7 +152,8 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Writes the archive from small files and from those that lie in `folder`.
+/// Writes the archive from small files and from those that lie in `folder`. The size of a member of 8 GiB or
+/// more has no room in ustar's digits: it is written in base 256, as GNU tar does.
 fn pack(folder: &Path, name: &str, small: &[(String, &[u8])], disks: &[&Path]) -> Result<()> {
     let path = folder.join(name);
     let packing = |e: std::io::Error| Error::io(format!("writing {}", path.display()), e);

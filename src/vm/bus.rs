@@ -2,6 +2,7 @@
 //! as far as QEMU emulates such a one, the VM's firmware can boot from it and it takes the disk's
 //! sectors. What was tried is in docs/decisions/0007-disk-buses.md.
 
+use super::VmPlan;
 use crate::inventory::{Bus, DiskInfo, FirmwareKind};
 
 /// An emulated controller.
@@ -107,6 +108,17 @@ pub(super) fn choose(disk: &DiskInfo, firmware: FirmwareKind) -> (DiskBus, Optio
         );
     }
     (bus, note.map(|note| format!("{} {note}", disk.name)))
+}
+
+impl VmPlan {
+    /// The same with its disks on these buses, in their order.
+    #[must_use]
+    pub fn on_buses(mut self, buses: &[DiskBus]) -> Self {
+        for (disk, bus) in self.disks.iter_mut().zip(buses) {
+            disk.bus = *bus;
+        }
+        self
+    }
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@
 
 use super::label::dns_label;
 use super::shell::quoted;
-use super::{DiskBus, NicModel, PlannedDisk, VmFirmware, VmPlan, file_name};
+use super::{DiskBus, NicModel, PlannedDisk, TpmVersion, VmFirmware, VmPlan, file_name};
 use crate::inventory::RtcBasis;
 use serde_json::{Map, Value, json};
 
@@ -64,6 +64,17 @@ fn bus(disk: &PlannedDisk) -> (&'static str, Option<&'static str>) {
         );
     }
     (name, why)
+}
+
+/// The bus that each disk gets.
+pub fn buses(plan: &VmPlan) -> Vec<DiskBus> {
+    let there = |disk: &PlannedDisk| match bus(disk).0 {
+        "scsi" => DiskBus::VirtioScsi,
+        "virtio" => DiskBus::VirtioBlk,
+        "usb" => DiskBus::Usb,
+        _ => DiskBus::Sata,
+    };
+    plan.disks.iter().map(there).collect()
 }
 
 fn disk_name(index: usize) -> String {
@@ -221,6 +232,17 @@ fn devices(plan: &VmPlan, notes: &mut Vec<String>) -> Value {
         disks.push(entry);
     }
     let mut devices = json!({"disks": disks, "rng": {}});
+    if let Some(version) = plan.tpm {
+        devices["tpm"] = json!({});
+        if version == TpmVersion::V1_2 {
+            notes.push("the TPM is of version 2.0, because KubeVirt has no other".into());
+        }
+        notes.push(
+            "the TPM forgets its keys when the VM is switched off; where your cluster has a storage \
+             class for such state, set tpm.persistent in vm.yaml before anything is sealed with it"
+                .into(),
+        );
+    }
     match plan.nics.split_first() {
         Some((nic, others)) => {
             devices["interfaces"] = json!([{

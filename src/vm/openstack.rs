@@ -7,7 +7,7 @@
 //! and port.
 
 use super::shell::quoted;
-use super::{DiskBus, Family, MachineType, NicModel, PlannedDisk, VmFirmware, VmPlan, file_name};
+use super::{DiskBus, Family, NicModel, PlannedDisk, VmFirmware, VmPlan, file_name};
 use crate::inventory::RtcBasis;
 use serde_json::{Map, Value, json};
 
@@ -54,6 +54,15 @@ fn bus(bus: DiskBus) -> (&'static str, Option<&'static str>, Option<&'static str
     }
 }
 
+/// The bus that each disk gets.
+pub fn buses(plan: &VmPlan) -> Vec<DiskBus> {
+    let there = |disk: &PlannedDisk| match disk.bus {
+        DiskBus::Nvme => DiskBus::Sata,
+        other => other,
+    };
+    plan.disks.iter().map(there).collect()
+}
+
 /// What Cinder, flavors and Glance count in.
 fn gib(disk: &PlannedDisk) -> u64 {
     disk.size_bytes.div_ceil(GIB).max(1)
@@ -86,13 +95,7 @@ fn image(plan: &VmPlan, index: usize) -> Value {
 fn properties(plan: &VmPlan, disk: &PlannedDisk) -> Vec<(&'static str, String)> {
     let mut properties = vec![
         ("hw_architecture", "x86_64".to_owned()),
-        (
-            "hw_machine_type",
-            match plan.machine {
-                MachineType::Q35 => "q35".into(),
-                MachineType::Pc => "pc".into(),
-            },
-        ),
+        ("hw_machine_type", plan.machine.name().into()),
     ];
     match plan.firmware {
         VmFirmware::Bios => properties.push(("hw_firmware_type", "bios".into())),
@@ -156,6 +159,13 @@ fn notes(plan: &VmPlan) -> Vec<String> {
             "Secure Boot is enforced with the keys of the cloud's firmware, not with the machine's \
              own"
             .into(),
+        );
+    }
+    if plan.tpm.is_some() {
+        notes.push(
+            "the server gets no TPM in OpenStack, because one starts only where hosts and a key \
+             manager support it (add hw_tpm_version and hw_tpm_model to the image there)"
+                .into(),
         );
     }
     let models: Vec<_> = plan.nics.iter().map(|nic| vif_model(nic.model)).collect();
@@ -314,6 +324,8 @@ mod tests {
                 "{name}"
             );
             assert_eq!(name == "scsi", model.is_some(), "{kind:?}");
+            let replaced = bus(kind).2.is_some();
+            assert_eq!(replaced, kind == DiskBus::Nvme, "see buses()");
         }
     }
 }

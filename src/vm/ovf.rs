@@ -79,6 +79,17 @@ fn controller(bus: DiskBus) -> (Controller, Option<&'static str>) {
     }
 }
 
+/// The bus that each disk gets.
+pub fn buses(plan: &VmPlan) -> Vec<DiskBus> {
+    let there = |bus| match controller(bus).0 {
+        Controller::Ide => DiskBus::Ide,
+        Controller::Scsi => DiskBus::MptSas,
+        Controller::Sata => DiskBus::Sata,
+        Controller::Nvme => DiskBus::Nvme,
+    };
+    plan.disks.iter().map(|disk| there(disk.bus)).collect()
+}
+
 /// The descriptor of a plan whose disks are streamOptimized VMDKs; `sizes` are those of their files, in
 /// bytes.
 pub fn files(plan: &VmPlan, sizes: &[u64]) -> Files {
@@ -342,6 +353,9 @@ fn notes(plan: &VmPlan) -> Vec<String> {
              machine's own"
                 .into(),
         );
+    }
+    if plan.tpm.is_some() {
+        notes.push("an OVA has no TPM: add one after importing it".into());
     }
     if plan.rtc == RtcBasis::Localtime {
         notes.push(

@@ -6,7 +6,7 @@
 
 use super::label::dns_label;
 use super::shell::quoted;
-use super::{DiskBus, MachineType, PlannedDisk, VmFirmware, VmPlan, file_name};
+use super::{DiskBus, PlannedDisk, TpmVersion, VmFirmware, VmPlan, file_name};
 use crate::inventory::RtcBasis;
 use base64ct::{Base64, Encoding as _};
 
@@ -90,13 +90,7 @@ fn options(plan: &VmPlan, notes: &mut Vec<String>) -> Vec<(String, String)> {
     let mut add = |option: &str, value: String| options.push((option.to_owned(), value));
     add("name", quoted(&dns_label(&plan.name, 63)));
     add("description", quoted(&plan.description));
-    add(
-        "machine",
-        match plan.machine {
-            MachineType::Q35 => "q35".into(),
-            MachineType::Pc => "pc".into(),
-        },
-    );
+    add("machine", plan.machine.name().into());
     if let Some(system) = &plan.system {
         add("ostype", system.proxmox().into());
     }
@@ -117,6 +111,14 @@ fn options(plan: &VmPlan, notes: &mut Vec<String>) -> Vec<(String, String)> {
         add("smbios1", quoted(&smbios));
     }
     firmware(plan, &mut add, notes);
+    if let Some(version) = plan.tpm {
+        let version = match version {
+            TpmVersion::V1_2 => "v1.2",
+            TpmVersion::V2_0 => "v2.0",
+        };
+        // Of any size, which is ignored.
+        add("tpmstate0", format!("\"$storage:1,version={version}\""));
+    }
     disks(plan, &mut add, notes);
     for (index, nic) in plan.nics.iter().take(MOST_NICS).enumerate() {
         add(
@@ -161,25 +163,59 @@ fn firmware(plan: &VmPlan, add: &mut impl FnMut(&str, String), notes: &mut Vec<S
     add("efidisk0", disk);
 }
 
-fn disks(plan: &VmPlan, add: &mut impl FnMut(&str, String), notes: &mut Vec<String>) {
-    let mut places: Vec<Option<(Slot, usize)>> = Vec::new();
+/// A disk's place, if there is one, and why it is not of the plan's kind.
+struct Place {
+    slot: Option<(Slot, usize)>,
+    why: Option<&'static str>,
+}
+
+/// Where each disk goes.
+fn places(plan: &VmPlan) -> Vec<Place> {
+    let mut places: Vec<Place> = Vec::new();
     for disk in &plan.disks {
-        let file = file_name(&disk.file);
+        let used = |slot: Slot| {
+            let slots = places.iter().filter_map(|place| place.slot);
+            slots.filter(|(other, _)| *other == slot).count()
+        };
         let (mut slot, mut why) = slot(disk.bus);
-        let used = |slot: Slot| places.iter().flatten().filter(|(s, _)| *s == slot).count();
         if used(slot) >= slot.most() {
             why = Some("Proxmox VE has no more places of that kind");
             slot = Slot::Scsi;
         }
         let number = used(slot);
-        if number >= slot.most() {
+        let slot = (number < slot.most()).then_some((slot, number));
+        places.push(Place { slot, why });
+    }
+    places
+}
+
+/// The bus that each disk gets.
+pub fn buses(plan: &VmPlan) -> Vec<DiskBus> {
+    let mega = scsi_controller(plan) == "megasas";
+    let disks = plan.disks.iter().zip(places(plan));
+    disks
+        .map(|(disk, place)| match place.slot {
+            Some((Slot::Ide, _)) => DiskBus::Ide,
+            Some((Slot::Sata, _)) => DiskBus::Sata,
+            Some((Slot::Virtio, _)) => DiskBus::VirtioBlk,
+            Some((Slot::Scsi, _)) if mega => DiskBus::MegaSas,
+            Some((Slot::Scsi, _)) => DiskBus::VirtioScsi,
+            None => disk.bus,
+        })
+        .collect()
+}
+
+fn disks(plan: &VmPlan, add: &mut impl FnMut(&str, String), notes: &mut Vec<String>) {
+    let places = places(plan);
+    for (disk, place) in plan.disks.iter().zip(&places) {
+        let file = file_name(&disk.file);
+        let Some((slot, number)) = place.slot else {
             notes.push(format!(
                 "{file} has no place: attach it by hand (qm disk import)"
             ));
-            places.push(None);
             continue;
-        }
-        if let Some(why) = why {
+        };
+        if let Some(why) = place.why {
             notes.push(format!(
                 "{file} comes to {}, because {why}",
                 slot.name().to_uppercase()
@@ -192,16 +228,25 @@ fn disks(plan: &VmPlan, add: &mut impl FnMut(&str, String), notes: &mut Vec<Stri
                 disk.logical_block_bytes
             ));
         }
-        places.push(Some((slot, number)));
         add(&format!("{}{number}", slot.name()), drive(disk, slot));
     }
-    if places.iter().flatten().any(|(slot, _)| *slot == Slot::Scsi) {
-        add("scsihw", scsi_controller(plan, notes).into());
+    let slots = || places.iter().filter_map(|place| place.slot);
+    if slots().any(|(slot, _)| slot == Slot::Scsi) {
+        let model = scsi_controller(plan);
+        let asked = plan.disks.iter().any(|disk| disk.bus == DiskBus::MegaSas);
+        if asked && model != "megasas" {
+            notes.push(
+                "disks on several kinds of SCSI controller come to VirtIO SCSI, because Proxmox VE \
+                 has one kind for all"
+                    .into(),
+            );
+        }
+        add("scsihw", model.into());
     }
     let order: Vec<String> = plan
         .boot_order()
         .into_iter()
-        .filter_map(|index| places.get(index).copied().flatten())
+        .filter_map(|index| places.get(index)?.slot)
         .map(|(slot, number)| format!("{}{number}", slot.name()))
         .collect();
     if !order.is_empty() {
@@ -210,22 +255,19 @@ fn disks(plan: &VmPlan, add: &mut impl FnMut(&str, String), notes: &mut Vec<Stri
 }
 
 /// The one kind of controller for all SCSI disks.
-fn scsi_controller(plan: &VmPlan, notes: &mut Vec<String>) -> &'static str {
-    let mut kinds = plan.disks.iter().map(|disk| disk.bus);
-    let mega = plan.disks.iter().any(|disk| disk.bus == DiskBus::MegaSas);
-    if !mega {
-        return "virtio-scsi-pci";
+fn scsi_controller(plan: &VmPlan) -> &'static str {
+    let mut scsi = plan
+        .disks
+        .iter()
+        .map(|disk| disk.bus)
+        .filter(|bus| slot(*bus).0 == Slot::Scsi)
+        .peekable();
+    // What has found no place on its own bus comes along.
+    if scsi.peek().is_some() && scsi.all(|bus| bus == DiskBus::MegaSas) {
+        "megasas"
+    } else {
+        "virtio-scsi-pci"
     }
-    // What has found no place on its own bus would come along.
-    if kinds.all(|bus| bus == DiskBus::MegaSas || slot(bus).0 != Slot::Scsi) {
-        return "megasas";
-    }
-    notes.push(
-        "disks on several kinds of SCSI controller come to VirtIO SCSI, because Proxmox VE has one \
-         kind for all"
-            .into(),
-    );
-    "virtio-scsi-pci"
 }
 
 /// A drive's property string.

@@ -102,14 +102,14 @@ fn a_second_pass_holds_what_changed_and_reads_as_the_disk_is_now() {
     // Nothing was compressed anew, and nothing of the first capture came along that is gone.
     assert!(size(&flat) < all + MIB, "{} {all}", size(&flat));
     // Other targets make one disk of both images as well.
-    let raw = import_to(&scene, &second, "raw", "raw").unwrap();
+    let raw = import_to(&scene, &second, "raw", "vm-raw").unwrap();
     let (raw, full_image) = (raw.join("disk-0.raw"), image(&full));
     let formats = ["compare", "-q", "-f", "raw", "-F", "qcow2"];
     run(
         "qemu-img",
         &[&formats[..], &[text(&raw), text(&full_image)]].concat(),
     );
-    let proxmox = import_to(&scene, &second, "proxmox", "proxmox").unwrap();
+    let proxmox = import_to(&scene, &second, "proxmox", "vm-proxmox").unwrap();
     same_for_qemu(&image(&proxmox), &image(&full));
 }
 

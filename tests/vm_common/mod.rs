@@ -109,6 +109,11 @@ pub fn installed(machine: &mut Machine, kind: &str, id: &str, version: &str) {
     machine.installed = serde_json::from_value(systems).expect("a list of systems");
 }
 
+/// Gives the machine a TPM.
+pub fn tpm(machine: &mut Machine, version: &str) {
+    machine.tpm = serde_json::from_value(json!({"version": version})).expect("a TPM");
+}
+
 /// Every bus with a driver that stands for it, as the inventory names them.
 pub const BUSES: [(Bus, &str); 8] = [
     (Bus::Sata, "ahci"),

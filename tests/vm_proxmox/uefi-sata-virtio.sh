@@ -42,6 +42,7 @@ qm create "$id" \
   --smbios1 base64=1,uuid=4c4c4544-0058-4b10-8033-b7c04f503532,serial=N1hLM1A1Mg==,manufacturer=RGVsbCBJbmMu,product=UG93ZXJFZGdlIFI2NDA=,family=UG93ZXJFZGdl \
   --bios ovmf \
   --efidisk0 "$storage:0,efitype=4m,pre-enrolled-keys=0,import-from=$here/VARS.fd" \
+  --tpmstate0 "$storage:1,version=v2.0" \
   --sata0 "$storage:0,import-from=$here"/disk-0.qcow2,discard=on,serial=S45NNA0M123400,wwn=0x5002538e40a0b1c2 \
   --virtio0 "$storage:0,import-from=$here"/disk-1.qcow2,discard=on,serial=S45NNA0M123401 \
   --boot 'order=sata0;virtio0' \
