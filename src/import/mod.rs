@@ -12,6 +12,7 @@ mod grown;
 mod kubevirt;
 mod libvirt;
 mod openstack;
+mod out;
 mod ova;
 mod pieces;
 mod proxmox;
@@ -20,20 +21,21 @@ mod raw;
 
 use crate::device::ReadAt;
 use crate::error::{Error, Kind, Result};
-use crate::inventory::{DiskBoot, FirmwareKind, Machine};
+use crate::inventory::{DiskBoot, FirmwareKind, Machine, System};
 use crate::qcow2::Reader;
 use crate::report::{Progress, Report};
 use crate::store::{CaptureFiles, Digest, DiskRecord, FileDigest, Manifest};
 use crate::units::{ByteLen, ByteOffset};
-use crate::vm::{DiskBus, Profile, VmDisk, VmPlan};
+use crate::vm::{DiskBus, Profile, VmDisk, VmPlan, printable};
 use crate::{say, warn};
 use sha2::Digest as _;
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
 pub use find::find;
 
+use out::OutDir;
 use pieces::Pieces;
 
 /// The inventory of a capture.
@@ -129,6 +131,8 @@ pub fn run(options: &Options, report: &dyn Report) -> Result<()> {
 struct Capture<'a> {
     files: &'a dyn CaptureFiles,
     machine: Machine,
+    /// Why the VM has the hardware that it has, where the import chose it.
+    hardware: Option<String>,
     manifest: Manifest,
     /// With disks by their file names only.
     plan: VmPlan,
@@ -220,15 +224,18 @@ impl<'a> Capture<'a> {
         let systems = machine.installed.as_deref().unwrap_or_default();
         let chosen = plan.clone().with_profile(options.profile, systems);
         // Nobody asked for virtio: not where a table would have to be changed for it.
-        if options.profile != Profile::Auto || changes::names_stay(&machine, &chosen, options) {
+        let names_stay = changes::names_stay(&machine, &chosen, options);
+        if options.profile != Profile::Auto || names_stay {
             plan = chosen;
         }
+        let hardware = hardware(&plan, options, systems, names_stay);
         if let Some(bus) = options.disk_bus {
             plan = plan.with_disk_bus(bus);
         }
         Ok(Self {
             files,
             machine,
+            hardware,
             manifest,
             plan,
             boots,
@@ -248,8 +255,11 @@ impl<'a> Capture<'a> {
             })
     }
 
-    /// Says how the VM differs from the machine.
+    /// Says which hardware the VM has, and how it differs from the machine.
     fn say_notes(&self, report: &dyn Report) {
+        if let Some(hardware) = &self.hardware {
+            say!(report, "{hardware}");
+        }
         for note in &self.plan.notes {
             warn!(report, "{note}");
         }
@@ -263,124 +273,33 @@ impl<'a> Capture<'a> {
     }
 }
 
-/// A folder that is being filled, under a name that cannot be taken for a result.
-#[must_use = "without commit() the folder is removed"]
-struct OutDir {
-    partial: PathBuf,
-    whole: PathBuf,
-    committed: bool,
-}
-
-impl OutDir {
-    /// Makes `<whole>.partial`.
-    ///
-    /// # Errors
-    /// [`Kind::Refused`] when there is something at `whole`, an earlier attempt beside it, or less
-    /// room than `bytes`.
-    fn begin(whole: &Path, bytes: u64) -> Result<Self> {
-        let whole = std::path::absolute(whole)
-            .map_err(|e| Error::io(format!("finding {}", whole.display()), e))?;
-        let occupied = match fs::read_dir(&whole) {
-            Ok(mut entries) => entries.next().is_some(),
-            Err(e) => e.kind() != std::io::ErrorKind::NotFound,
-        };
-        if occupied {
-            return Err(Error::refused(format!(
-                "{} exists already and is not an empty directory",
-                whole.display()
-            ))
-            .advise("Nothing is ever overwritten: name another place with --out"));
-        }
-        let (Some(parent), Some(name)) = (whole.parent(), whole.file_name()) else {
-            return Err(Error::refused(format!(
-                "{} cannot be made",
-                whole.display()
-            )));
-        };
-        fs::create_dir_all(parent)
-            .map_err(|e| Error::io(format!("making {}", parent.display()), e))?;
-        check_room(parent, bytes)?;
-        let mut partial = name.to_owned();
-        partial.push(".partial");
-        let partial = parent.join(partial);
-        fs::create_dir(&partial).map_err(|e| match e.kind() {
-            std::io::ErrorKind::AlreadyExists => Error::refused(format!(
-                "{} is there: an import that runs, or one that was cut off",
-                partial.display()
-            ))
-            .advise("Delete it if no import runs"),
-            _ => Error::io(format!("making {}", partial.display()), e),
-        })?;
-        Ok(Self {
-            partial,
-            whole,
-            committed: false,
-        })
+/// What [`Profile::Auto`] chose, and why.
+fn hardware(
+    plan: &VmPlan,
+    options: &Options,
+    systems: &[System],
+    names_stay: bool,
+) -> Option<String> {
+    let first = systems.first()?;
+    if options.profile != Profile::Auto || options.disk_bus.is_some() {
+        return None;
     }
-
-    /// Where the file will be once all is whole.
-    fn final_path(&self, name: impl AsRef<Path>) -> PathBuf {
-        self.whole.join(name)
-    }
-
-    /// Writes a small file with these permissions.
-    fn write(&self, name: &str, bytes: &[u8], mode: u32) -> Result<()> {
-        use std::os::unix::fs::OpenOptionsExt;
-        let path = self.partial.join(name);
-        File::options()
-            .write(true)
-            .create_new(true)
-            .mode(mode)
-            .open(&path)
-            .and_then(|mut file| {
-                file.write_all(bytes)?;
-                file.sync_all()
-            })
-            .map_err(|e| Error::io(format!("writing {}", path.display()), e))
-    }
-
-    /// Gives the folder its name.
-    fn commit(mut self) -> Result<PathBuf> {
-        // Replaces an empty directory and nothing else (rename(2)).
-        fs::rename(&self.partial, &self.whole).map_err(|e| {
-            Error::io(
-                format!(
-                    "renaming {} to {}",
-                    self.partial.display(),
-                    self.whole.display()
-                ),
-                e,
-            )
-        })?;
-        self.committed = true;
-        Ok(self.whole.clone())
-    }
-}
-
-impl Drop for OutDir {
-    fn drop(&mut self) {
-        if !self.committed {
-            // Half an import is of no use; what cannot be removed is named `.partial`.
-            let _ = fs::remove_dir_all(&self.partial);
-        }
-    }
-}
-
-/// Refuses a filesystem without room, with both numbers.
-fn check_room(dir: &Path, bytes: u64) -> Result<()> {
-    let stat = rustix::fs::statvfs(dir)
-        .map_err(|e| Error::io(format!("asking how much room {} has", dir.display()), e))?;
-    let free = stat.f_bavail.saturating_mul(stat.f_frsize);
-    if free < bytes {
-        return Err(Error::refused(format!(
-            "{} has room for {} and the import needs {}",
-            dir.display(),
-            ByteLen(free),
-            ByteLen(bytes)
-        ))
-        .advise("Name another place with --out"));
-    }
-    Ok(())
+    let name = printable(first.name.as_deref().unwrap_or("the installed system"));
+    Some(if plan.needs_virtio() {
+        format!(
+            "The VM has virtio disks and network cards: {name} has the drivers to start on them"
+        )
+    } else if names_stay {
+        format!(
+            "The VM has the metal's kinds of disks and network cards: {name} is not seen to start on \
+             virtio (--profile virtio gives a Linux the drivers)"
+        )
+    } else {
+        format!(
+            "The VM has the metal's kinds of disks and network cards: {name} names disks by their place \
+             (--profile virtio changes that)"
+        )
+    })
 }
 
 /// Copies all disks; each is compared with its digest on the way.
@@ -533,37 +452,5 @@ mod tests {
             assert!(check_file_name(name).is_err(), "{name:?}");
         }
         assert!(check_file_name("disk-0.qcow2").is_ok());
-    }
-
-    #[test]
-    fn a_folder_that_is_not_empty_is_refused_and_left_alone() {
-        let dir = tempfile::tempdir().unwrap();
-        std::fs::write(dir.path().join("precious"), "x").unwrap();
-        let error = OutDir::begin(dir.path(), 0).err().unwrap();
-        assert_eq!(error.kind(), Kind::Refused);
-        assert!(dir.path().join("precious").exists());
-    }
-
-    #[test]
-    fn no_room_is_refused_with_both_numbers() {
-        let dir = tempfile::tempdir().unwrap();
-        let out = dir.path().join("vm");
-        let error = OutDir::begin(&out, u64::MAX).err().unwrap();
-        assert_eq!(error.kind(), Kind::Refused);
-        let text = error.to_string();
-        assert!(
-            text.contains("has room for") && text.contains("needs"),
-            "{text}"
-        );
-        assert!(!out.exists());
-    }
-
-    #[test]
-    fn a_folder_that_is_not_committed_leaves_nothing() {
-        let dir = tempfile::tempdir().unwrap();
-        let out = OutDir::begin(&dir.path().join("vm"), 0).unwrap();
-        out.write("run.sh", b"", 0o755).unwrap();
-        drop(out);
-        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
     }
 }

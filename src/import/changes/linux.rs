@@ -41,7 +41,7 @@ pub(super) fn change(session: &Session, wanted: &Wanted, plan: &VmPlan) -> Resul
         done.push(add_drivers(session)?);
     }
     if wanted.virtio || crypttab {
-        done.push(make_initramfs(session)?);
+        done.push(make_initramfs(session, wanted.virtio)?);
     }
     if let Some(loader) = &wanted.fallback_of {
         done.push(copy_loader(session, loader)?);
@@ -163,23 +163,42 @@ fn is_dracut(session: &Session) -> Result<bool> {
     Ok(session.is_file("/usr/bin/dracut")? || session.is_file("/sbin/dracut")?)
 }
 
-/// Makes the initramfs of each kernel anew with the system's own program.
-fn make_initramfs(session: &Session) -> Result<String> {
-    if session.is_file("/usr/sbin/update-initramfs")? {
-        session.run(&["sh", "update-initramfs -u -k all"])?;
-        return Ok("update-initramfs made each kernel's initramfs anew".into());
-    }
-    // The machine that this runs in is not the one that it is for: nothing may be left out.
-    session.run(&[
-        "sh",
-        "for kernel in /lib/modules/*; do \
-         release=${kernel##*/}; image=/boot/initramfs-$release.img; \
-         [ -e \"$image\" ] || image=/boot/initrd-$release; \
-         [ -e \"$image\" ] || image=/boot/initrd.img-$release; \
-         [ -e \"$image\" ] || continue; \
-         dracut --force --no-hostonly \"$image\" \"$release\" || exit 1; done",
-    ])?;
-    Ok("dracut made each kernel's initramfs anew, with all drivers".into())
+/// Makes the initramfs of each kernel anew with the system's own program; looks into it for virtio's drivers
+/// where they are what it is made for.
+fn make_initramfs(session: &Session, virtio: bool) -> Result<String> {
+    let (name, make, list) = if session.is_file("/usr/sbin/update-initramfs")? {
+        let make = "update-initramfs -u -k \"$release\"";
+        ("update-initramfs", make, "lsinitramfs")
+    } else {
+        // The machine that this runs in is not the one that it is for: nothing may be left out.
+        let make = "dracut --force --no-hostonly \"$image\" \"$release\"";
+        ("dracut", make, "lsinitrd")
+    };
+    let [_, disk, _] = DRIVERS;
+    let satisfied = if virtio { "false" } else { "true" };
+    let script = format!(
+        "for kernel in /lib/modules/*; do
+             release=${{kernel##*/}}
+             for image in /boot/initrd.img-$release /boot/initramfs-$release.img /boot/initrd-$release; do
+                 [ -e \"$image\" ] || continue
+                 {make} || exit 1
+                 {satisfied} && continue
+                 grep -q '/{disk}\\.ko' \"$kernel/modules.builtin\" && continue
+                 {list} \"$image\" | grep -q '/{disk}\\.ko' && continue
+                 echo \"$image has no driver {disk}\" >&2
+                 exit 1
+             done
+         done"
+    );
+    session.run(&["sh", &script])?;
+    Ok(format!(
+        "{name} made each kernel's initramfs anew{}",
+        if virtio {
+            ", and the drivers are in it"
+        } else {
+            ""
+        }
+    ))
 }
 
 /// Copies a loader to where firmware looks by itself (UEFI 2.10, 3.5.1.1), with what it loads.
