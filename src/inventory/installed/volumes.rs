@@ -14,6 +14,8 @@ use crate::files::{self, Tree};
 use crate::usedmap::survey::{Holds, Surveyed};
 use crate::volume::DiskIndex;
 
+/// Filesystems that are looked into: each may have a journal to be read and kept.
+const MOST_TREES: usize = 256;
 /// Volumes deep that are looked for an encrypted one.
 const DEEPEST: usize = 16;
 
@@ -58,6 +60,10 @@ impl<'t> Volumes<'t> {
                 let Holds::Filesystem(name) = &volume.holds else {
                     return None;
                 };
+                if taken.len() >= MOST_TREES {
+                    notes.add("there are too many filesystems to look into all".into());
+                    return None;
+                }
                 let others = surveyed.iter().filter(
                     |other| matches!(&other.holds, Holds::Filesystem(other) if other == name),
                 );

@@ -3,7 +3,7 @@
 //! that the used map of what is inside chooses which *ciphertext* is copied. The virtual machine
 //! stays as encrypted as the server was, and its image is as small as that of a plain one.
 //!
-//! Nothing decrypted is stored anywhere, and nothing is unlocked in the kernel. Secrets and keys are
+//! Nothing decrypted is stored here, and nothing is unlocked in the kernel. Secrets and keys are
 //! overwritten in memory when they are no longer needed, and never shown.
 
 #![forbid(unsafe_code)]
