@@ -4,8 +4,9 @@
 
 use crate::error::{Error, Kind, Result};
 use std::ffi::OsStr;
+use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{ChildStdin, Command, Stdio};
 
 /// The largest file that is taken out to be changed: tables and menus, not data.
 const LARGEST_FILE: usize = 1 << 20;
@@ -14,6 +15,8 @@ const LARGEST_FILE: usize = 1 << 20;
 #[derive(Debug)]
 pub(super) struct Session {
     pid: String,
+    /// Where it reads keys from, line by line.
+    keys: Option<ChildStdin>,
     /// Where files pass through.
     folder: tempfile::TempDir,
 }
@@ -30,24 +33,17 @@ impl Session {
             .is_ok_and(|status| status.success())
     }
 
-    /// Starts it on qcow2 images in the order of the machine's disks, and mounts the system that is found
-    /// on them. `keys` open LUKS containers.
+    /// Starts it on qcow2 images in the order of the machine's disks; nothing is mounted yet.
     ///
     /// # Errors
-    /// When libguestfs does not start, or finds no system or several.
-    pub(super) fn start(images: &[PathBuf], keys: &[PathBuf]) -> Result<Self> {
+    /// When libguestfs does not start.
+    pub(super) fn start(images: &[PathBuf]) -> Result<Self> {
         let folder = tempfile::Builder::new()
             .prefix("haulier-guestfish-")
             .tempdir()
             .map_err(|e| Error::io("making a folder for guestfish", e))?;
         let mut command = Command::new("guestfish");
-        command.args(["--listen", "--rw", "--inspector"]);
-        for key in keys {
-            let mut word = std::ffi::OsString::from("all:file:");
-            word.push(key);
-            command.arg("--key").arg(word);
-        }
-        command.arg("--format=qcow2");
+        command.args(["--listen", "--rw", "--keys-from-stdin", "--format=qcow2"]);
         for image in images {
             command.arg("--add").arg(image);
         }
@@ -62,12 +58,16 @@ impl Session {
         if std::env::var_os("LIBGUESTFS_BACKEND").is_none() {
             command.env("LIBGUESTFS_BACKEND", "direct");
         }
-        let status = command
-            .stdin(Stdio::null())
+        let mut child = command
+            .stdin(Stdio::piped())
             .stdout(create(&said)?)
             .stderr(create(&complained)?)
             .env("LC_ALL", "C")
-            .status()
+            .spawn()
+            .map_err(|e| Error::io("starting guestfish", e))?;
+        let keys = child.stdin.take();
+        let status = child
+            .wait()
             .map_err(|e| Error::io("starting guestfish", e))?;
         let text = std::fs::read_to_string(&said).unwrap_or_default();
         let pid = text
@@ -76,15 +76,129 @@ impl Session {
             .map(str::trim)
             .filter(|pid| !pid.is_empty() && pid.bytes().all(|b| b.is_ascii_digit()));
         match pid {
-            Some(pid) if status.success() => Ok(Self {
-                pid: pid.to_owned(),
-                folder,
-            }),
+            Some(pid) if status.success() => {
+                let session = Self {
+                    pid: pid.to_owned(),
+                    keys,
+                    folder,
+                };
+                session.run(&["run"]).map_err(|error| {
+                    let complaint = std::fs::read_to_string(&complained).unwrap_or_default();
+                    if complaint.trim().is_empty() {
+                        error
+                    } else {
+                        failed("starting libguestfs' machine", &complaint)
+                    }
+                })?;
+                Ok(session)
+            }
             _ => {
                 let complaint = std::fs::read_to_string(&complained).unwrap_or_default();
-                Err(failed("opening the disks with libguestfs", &complaint))
+                Err(failed("starting guestfish", &complaint))
             }
         }
+    }
+
+    /// Opens LUKS containers with the first of `keys` that fits, and what LVM finds in them.
+    ///
+    /// # Errors
+    /// When a key cannot be read, or libguestfs is gone.
+    pub(super) fn open_encrypted(&mut self, keys: &[PathBuf]) -> Result<()> {
+        if keys.is_empty() {
+            return Ok(());
+        }
+        let mut opened = 0_usize;
+        for list in ["list-partitions", "lvs", "list-md-devices", "list-devices"] {
+            for device in self.run(&[list])?.lines() {
+                // What has no filesystem at all is an error there.
+                let kind = self.run(&["vfs-type", device]).unwrap_or_default();
+                if kind.trim() != "crypto_LUKS" {
+                    continue;
+                }
+                for key in keys {
+                    let mut line = std::fs::read(key)
+                        .map_err(|e| Error::io(format!("reading the key {}", key.display()), e))?;
+                    if line.last() != Some(&b'\n') {
+                        line.push(b'\n');
+                    }
+                    // It is handed over as a line.
+                    if line.iter().filter(|b| **b == b'\n').count() != 1 {
+                        continue;
+                    }
+                    if let Some(pipe) = &mut self.keys {
+                        pipe.write_all(&line)
+                            .and_then(|()| pipe.flush())
+                            .map_err(|e| Error::io("handing a key to guestfish", e))?;
+                    }
+                    let name = format!("haulier{opened}");
+                    if self.run(&["cryptsetup-open", device, &name]).is_ok() {
+                        opened = opened.saturating_add(1);
+                        break;
+                    }
+                }
+            }
+        }
+        if opened > 0 {
+            // Older than 1.40 it has no such command, and scans by itself.
+            let _ = self.run(&["lvm-scan", "true"]);
+        }
+        Ok(())
+    }
+
+    /// Mounts the system whose root filesystem has this UUID, or the only one there is. `device` tells which
+    /// device of this machine a name in the system's fstab means.
+    ///
+    /// # Errors
+    /// When there is no such system, or its root, `/boot` or `/usr` cannot be mounted.
+    pub(super) fn mount(
+        &self,
+        uuid: Option<&str>,
+        device: impl Fn(&str) -> Option<String>,
+    ) -> Result<()> {
+        let roots = self.run(&["inspect-os"])?;
+        let roots: Vec<&str> = roots.lines().filter(|line| !line.is_empty()).collect();
+        let is_it = |root: &&&str| {
+            // `btrfsvol:/dev/sda2/@` is the subvolume of a filesystem.
+            let volume = root.strip_prefix("btrfsvol:").and_then(|rest| {
+                let (device, _) = rest.strip_prefix("/dev/")?.split_once('/')?;
+                Some(format!("/dev/{device}"))
+            });
+            let found = self.run(&["vfs-uuid", volume.as_deref().unwrap_or(root)]);
+            found.is_ok_and(|found| Some(found.trim()) == uuid)
+        };
+        let root = match *roots {
+            [root] => root,
+            _ => roots.iter().find(is_it).copied().ok_or_else(|| {
+                Error::new(
+                    Kind::Unsupported,
+                    format!(
+                        "libguestfs finds {} systems, and none of them is the one that starts",
+                        roots.len()
+                    ),
+                )
+            })?,
+        };
+        self.run(&["mount", root, "/"])?;
+        let mut places: Vec<(String, String)> = self
+            .run(&["inspect-get-mountpoints", root])?
+            .lines()
+            .filter_map(|line| line.split_once(": "))
+            .map(|(path, device)| (path.to_owned(), device.to_owned()))
+            .filter(|(path, _)| path != "/")
+            .collect();
+        places.sort();
+        for (path, name) in places {
+            let mounted = self.run(&["mount", &name, &path]).or_else(|error| {
+                let name = device(&name).ok_or(error)?;
+                self.run(&["mount", &name, &path])
+            });
+            if let Err(error) = mounted
+                && ["/boot", "/usr"].contains(&path.as_str())
+            {
+                return Err(error);
+            }
+        }
+        Ok(())
     }
 
     /// Runs one command; returns what it printed.

@@ -1,7 +1,7 @@
 //! How each change is made to a Linux system whose filesystems are mounted in a [`Session`].
 
 use super::guestfish::Session;
-use super::mounts::{Renamed, place_name, rename_arguments, rename_field};
+use super::mounts::{Renamed, rename_arguments, rename_field};
 use super::wanted::{Link, Wanted};
 use crate::error::{Error, Kind, Result};
 use crate::vm::VmPlan;
@@ -76,13 +76,10 @@ fn name_by_uuid(
     done: &mut Vec<String>,
 ) -> Result<bool> {
     let mut uuids: BTreeMap<&str, String> = BTreeMap::new();
-    for (name, disk) in &wanted.places {
-        let Some(letter) = ('a'..='z').nth(*disk) else {
+    for (name, _) in &wanted.places {
+        let Some(device) = wanted.device(name) else {
             continue;
         };
-        let partition = place_name(name).and_then(|place| place.partition);
-        let number = partition.map_or_else(String::new, |number| number.to_string());
-        let device = format!("/dev/sd{letter}{number}");
         let uuid = session.run(&["vfs-uuid", &device])?.trim().to_owned();
         let plain = |b: u8| b.is_ascii_alphanumeric() || b == b'-';
         if uuid.is_empty() || !uuid.bytes().all(plain) {

@@ -92,7 +92,9 @@ pub(super) fn apply(
         })
         .collect();
     let overlays = overlays(&images, keep, dir)?;
-    let changed = Session::start(&overlays, &options.key_files).and_then(|session| {
+    let changed = Session::start(&overlays).and_then(|mut session| {
+        session.open_encrypted(&options.key_files)?;
+        session.mount(wanted.root.as_deref(), |name| wanted.device(name))?;
         let done = linux::change(&session, &wanted, plan)?;
         session.finish()?;
         Ok(done)

@@ -20,8 +20,12 @@ pub(super) struct Link {
 pub(super) struct Wanted {
     /// Cards whose names would be others.
     pub(super) links: Vec<Link>,
-    /// Names of disks by their place, each with the disk's number in the VM.
+    /// UUID of the root filesystem.
+    pub(super) root: Option<String>,
+    /// Names of disks by their place that mean something else in the VM, each with the disk's number there.
     pub(super) places: Vec<(String, usize)>,
+    /// Such names that mean the same.
+    stay: Vec<(String, usize)>,
     /// Whether the initramfs lacks the drivers of the VM's disks.
     pub(super) virtio: bool,
     /// The loader that the firmware falls back to: a copy of this one (`/EFI/debian/shimx64.efi`).
@@ -48,6 +52,7 @@ impl Wanted {
         };
         match system.kind {
             Some(SystemKind::Linux) => {
+                wanted.root = system.root.uuid.clone();
                 wanted.links(machine, plan, system);
                 wanted.places(plan, system);
                 wanted.virtio = !plan.starts_on_virtio(system);
@@ -97,6 +102,16 @@ impl Wanted {
             sentences.push("the ESP gets the loader that any firmware starts".into());
         }
         sentences
+    }
+
+    /// The device in libguestfs' machine, which has the disks in the VM's order, that a name by place means.
+    pub(super) fn device(&self, name: &str) -> Option<String> {
+        let mut known = self.places.iter().chain(&self.stay);
+        let (_, index) = known.find(|(known, _)| known == name)?;
+        let letter = ('a'..='z').nth(*index)?;
+        let partition = place_name(name)?.partition;
+        let number = partition.map_or_else(String::new, |number| number.to_string());
+        Some(format!("/dev/sd{letter}{number}"))
     }
 
     /// Cards are named after their place (systemd.net-naming-scheme(7)), which is another one now.
@@ -177,7 +192,7 @@ impl Wanted {
             let Some(place) = place_name(name) else {
                 continue;
             };
-            if self.places.iter().any(|(known, _)| known == name) {
+            if self.device(name).is_some() {
                 continue;
             }
             let on_root_disk = anchor
@@ -199,9 +214,12 @@ impl Wanted {
             let Some(disk) = plan.disks.get(index) else {
                 continue;
             };
-            if !stays(&place, disk, index) {
-                self.places.push((name.to_owned(), index));
-            }
+            let list = if stays(&place, disk, index) {
+                &mut self.stay
+            } else {
+                &mut self.places
+            };
+            list.push((name.to_owned(), index));
         }
     }
 
