@@ -3,13 +3,23 @@
 //! One session is started and asked command by command (guestfish(1), "Remote control over a socket").
 
 use crate::error::{Error, Kind, Result};
+use rustix::process::{Pid, Signal};
 use std::ffi::OsStr;
+use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{ChildStdin, Command, Stdio};
+use std::time::{Duration, Instant};
 
 /// The largest file that is taken out to be changed: tables and menus, not data.
 const LARGEST_FILE: usize = 1 << 20;
+
+/// What the server complains of, in the session's folder.
+const COMPLAINED: &str = "complained";
+/// How long its machine may take to start: 20 s in software emulation, once more for building it.
+const LAUNCH: Duration = Duration::from_secs(600);
+/// How long anything else may take: making some initramfs anew takes minutes in software emulation.
+const WORK: Duration = Duration::from_secs(2 * 3600);
 
 /// A machine of libguestfs with the guest's filesystems mounted. Ends when dropped.
 #[derive(Debug)]
@@ -49,10 +59,9 @@ impl Session {
         }
         // The server keeps what it inherits, so its output is a file: a pipe would never end.
         let said = folder.path().join("said");
-        let complained = folder.path().join("complained");
+        let complained = folder.path().join(COMPLAINED);
         let create = |path: &Path| {
-            std::fs::File::create(path)
-                .map_err(|e| Error::io(format!("making {}", path.display()), e))
+            File::create(path).map_err(|e| Error::io(format!("making {}", path.display()), e))
         };
         // Libvirt's own session is one more thing that may be missing or refuse.
         if std::env::var_os("LIBGUESTFS_BACKEND").is_none() {
@@ -82,14 +91,7 @@ impl Session {
                     keys,
                     folder,
                 };
-                session.run(&["run"]).map_err(|error| {
-                    let complaint = std::fs::read_to_string(&complained).unwrap_or_default();
-                    if complaint.trim().is_empty() {
-                        error
-                    } else {
-                        failed("starting libguestfs' machine", &complaint)
-                    }
-                })?;
+                session.run_within(&["run"], LAUNCH)?;
                 Ok(session)
             }
             _ => {
@@ -206,23 +208,65 @@ impl Session {
     /// # Errors
     /// With libguestfs' own words.
     pub(super) fn run<S: AsRef<OsStr>>(&self, words: &[S]) -> Result<String> {
+        self.run_within(words, WORK)
+    }
+
+    fn run_within<S: AsRef<OsStr>>(&self, words: &[S], limit: Duration) -> Result<String> {
         let shown: Vec<_> = words
             .iter()
             .map(|word| word.as_ref().to_string_lossy())
             .collect();
         let doing = format!("running \"{}\" of guestfish", shown.join(" "));
-        let output = Command::new("guestfish")
+        let io = |e: std::io::Error| Error::io(&*doing, e);
+        // The server says what went wrong on its own standard error.
+        let complained = self.folder.path().join(COMPLAINED);
+        let said_before = complained.metadata().map_or(0, |file| file.len());
+        let answer = self.folder.path().join("answer");
+        let mut child = Command::new("guestfish")
             .arg(format!("--remote={}", self.pid))
             .arg("--")
             .args(words)
             .stdin(Stdio::null())
+            .stdout(File::create(&answer).map_err(io)?)
+            .stderr(Stdio::null())
             .env("LC_ALL", "C")
-            .output()
-            .map_err(|e| Error::io(&*doing, e))?;
-        if output.status.success() {
-            return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
+            .spawn()
+            .map_err(io)?;
+        let deadline = Instant::now().checked_add(limit);
+        let status = loop {
+            if let Some(status) = child.try_wait().map_err(io)? {
+                break status;
+            }
+            if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+                // Its machine ends with the server.
+                self.kill();
+                let _ = child.kill();
+                let _ = child.wait();
+                return Err(Error::new(Kind::Io, doing).because(format!(
+                    "it did not answer within {} s; if this machine's KVM does not work, set \
+                         LIBGUESTFS_BACKEND_SETTINGS=force_tcg",
+                    limit.as_secs()
+                )));
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        };
+        if status.success() {
+            let bytes = std::fs::read(&answer).map_err(io)?;
+            return Ok(String::from_utf8_lossy(&bytes).into_owned());
         }
-        Err(failed(&doing, &String::from_utf8_lossy(&output.stderr)))
+        let said = std::fs::read(&complained).unwrap_or_default();
+        let start = usize::try_from(said_before).unwrap_or(0);
+        let said = said.get(start..).unwrap_or_default();
+        Err(failed(&doing, &String::from_utf8_lossy(said)))
+    }
+
+    /// Ends the server whatever it does.
+    fn kill(&self) {
+        let pid = self.pid.parse().ok().and_then(Pid::from_raw);
+        if let Some(pid) = pid {
+            // It may have ended by itself.
+            let _ = rustix::process::kill_process(pid, Signal::KILL);
+        }
     }
 
     /// Whether there is such a file, or a link to one.
@@ -276,7 +320,7 @@ impl Session {
 impl Drop for Session {
     fn drop(&mut self) {
         // After finish() nothing is left to be written; after a failure the overlay is thrown away.
-        let _ = self.run(&["exit"]);
+        let _ = self.run_within(&["exit"], Duration::from_secs(60));
     }
 }
 
