@@ -46,6 +46,8 @@ const VARS: &str = "VARS.fd";
 const LARGEST_MACHINE: ByteLen = ByteLen(64 << 20);
 /// Bytes that are copied at a time.
 const PIECE_BYTES: usize = 1 << 20;
+/// What changes inside take: some kernels' initramfs, in overlays.
+const ROOM_FOR_CHANGES: u64 = 512 << 20;
 /// What besides the disks is written, generously.
 const SMALL_FILES: u64 = 4 << 20;
 
@@ -131,6 +133,8 @@ pub fn run(options: &Options, report: &dyn Report) -> Result<()> {
 struct Capture<'a> {
     files: &'a dyn CaptureFiles,
     machine: Machine,
+    /// Room for what is changed inside, in bytes.
+    changes_bytes: u64,
     /// Why the VM has the hardware that it has, where the import chose it.
     hardware: Option<String>,
     manifest: Manifest,
@@ -232,10 +236,16 @@ impl<'a> Capture<'a> {
         if let Some(bus) = options.disk_bus {
             plan = plan.with_disk_bus(bus);
         }
+        let changes_bytes = if changes::are_wanted(&machine, &plan, options) {
+            ROOM_FOR_CHANGES
+        } else {
+            0
+        };
         Ok(Self {
             files,
             machine,
             hardware,
+            changes_bytes,
             manifest,
             plan,
             boots,
@@ -246,13 +256,10 @@ impl<'a> Capture<'a> {
     /// Bytes that the import writes.
     fn bytes(&self) -> u64 {
         let of_parts = |part: &Option<Pieces>| part.as_ref().map(|part| part.bytes);
-        self.manifest
-            .disks
-            .iter()
-            .zip(&self.merged)
-            .fold(SMALL_FILES, |sum, (disk, part)| {
-                sum.saturating_add(of_parts(part).unwrap_or(disk.file_bytes))
-            })
+        self.manifest.disks.iter().zip(&self.merged).fold(
+            SMALL_FILES.saturating_add(self.changes_bytes),
+            |sum, (disk, part)| sum.saturating_add(of_parts(part).unwrap_or(disk.file_bytes)),
+        )
     }
 
     /// Says which hardware the VM has, and how it differs from the machine.
@@ -285,7 +292,11 @@ fn hardware(
         return None;
     }
     let name = printable(first.name.as_deref().unwrap_or("the installed system"));
+    let seen = || systems.iter().all(|system| plan.starts_on_virtio(system));
     Some(if plan.needs_virtio() {
+        if !seen() {
+            return None;
+        }
         format!(
             "The VM has virtio disks and network cards: {name} has the drivers to start on them"
         )

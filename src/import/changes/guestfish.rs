@@ -3,6 +3,8 @@
 //! One session is started and asked command by command (guestfish(1), "Remote control over a socket").
 
 use crate::error::{Error, Kind, Result};
+use crate::inventory::installed::RootPlace;
+use crate::vm::printable;
 use rustix::process::{Pid, Signal};
 use std::ffi::OsStr;
 use std::fs::File;
@@ -12,8 +14,10 @@ use std::process::{ChildStdin, Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// The largest file that is taken out to be changed: tables and menus, not data.
-const LARGEST_FILE: usize = 1 << 20;
+const LARGEST_FILE: u64 = 1 << 20;
 
+/// Filesystems that the system's own files lie on; others are not touched.
+const SYSTEM: [&str; 5] = ["/boot", "/boot/efi", "/efi", "/usr", "/var"];
 /// What the server complains of, in the session's folder.
 const COMPLAINED: &str = "complained";
 /// How long its machine may take to start: 20 s in software emulation, once more for building it.
@@ -91,6 +95,7 @@ impl Session {
                     keys,
                     folder,
                 };
+                session.wait_for_socket();
                 session.run_within(&["run"], LAUNCH)?;
                 Ok(session)
             }
@@ -101,11 +106,16 @@ impl Session {
         }
     }
 
-    /// Opens LUKS containers with the first of `keys` that fits, and what LVM finds in them.
+    /// Opens LUKS containers with the first of `keys` that fits, and what LVM finds in them. `name` is what
+    /// the system calls the container with a UUID: its own tools look for it by that name.
     ///
     /// # Errors
     /// When a key cannot be read, or libguestfs is gone.
-    pub(super) fn open_encrypted(&mut self, keys: &[PathBuf]) -> Result<()> {
+    pub(super) fn open_encrypted(
+        &mut self,
+        keys: &[PathBuf],
+        name: impl Fn(&str) -> Option<String>,
+    ) -> Result<()> {
         if keys.is_empty() {
             return Ok(());
         }
@@ -113,10 +123,11 @@ impl Session {
         for list in ["list-partitions", "lvs", "list-md-devices", "list-devices"] {
             for device in self.run(&[list])?.lines() {
                 // What has no filesystem at all is an error there.
-                let kind = self.run(&["vfs-type", device]).unwrap_or_default();
-                if kind.trim() != "crypto_LUKS" {
+                if self.try_run(&["-vfs-type", device])?.trim() != "crypto_LUKS" {
                     continue;
                 }
+                let uuid = self.try_run(&["-vfs-uuid", device])?;
+                let name = name(uuid.trim()).unwrap_or_else(|| format!("haulier{opened}"));
                 for key in keys {
                     let mut line = std::fs::read(key)
                         .map_err(|e| Error::io(format!("reading the key {}", key.display()), e))?;
@@ -132,8 +143,10 @@ impl Session {
                             .and_then(|()| pipe.flush())
                             .map_err(|e| Error::io("handing a key to guestfish", e))?;
                     }
-                    let name = format!("haulier{opened}");
-                    if self.run(&["cryptsetup-open", device, &name]).is_ok() {
+                    self.try_run(&["-cryptsetup-open", device, &name])?;
+                    let there = format!("/dev/mapper/{name}");
+                    let open = self.run(&["list-dm-devices"])?;
+                    if open.lines().any(|device| device == there) {
                         opened = opened.saturating_add(1);
                         break;
                     }
@@ -142,65 +155,92 @@ impl Session {
         }
         if opened > 0 {
             // Older than 1.40 it has no such command, and scans by itself.
-            let _ = self.run(&["lvm-scan", "true"]);
+            self.try_run(&["-lvm-scan", "true"])?;
         }
         Ok(())
     }
 
-    /// Mounts the system whose root filesystem has this UUID, or the only one there is. `device` tells which
-    /// device of this machine a name in the system's fstab means.
+    /// Mounts the system at this place, and of its other filesystems those that changes go to. `device` tells
+    /// which device of this machine a name in the system's fstab means.
     ///
     /// # Errors
-    /// When there is no such system, or its root, `/boot` or `/usr` cannot be mounted.
+    /// When there is no such system, or one of `needed` is not mounted in the end.
     pub(super) fn mount(
         &self,
-        uuid: Option<&str>,
+        place: &RootPlace,
+        needed: &[String],
         device: impl Fn(&str) -> Option<String>,
     ) -> Result<()> {
         let roots = self.run(&["inspect-os"])?;
         let roots: Vec<&str> = roots.lines().filter(|line| !line.is_empty()).collect();
-        let is_it = |root: &&&str| {
+        let mut found = None;
+        for root in &roots {
             // `btrfsvol:/dev/sda2/@` is the subvolume of a filesystem.
-            let volume = root.strip_prefix("btrfsvol:").and_then(|rest| {
-                let (device, _) = rest.strip_prefix("/dev/")?.split_once('/')?;
-                Some(format!("/dev/{device}"))
-            });
-            let found = self.run(&["vfs-uuid", volume.as_deref().unwrap_or(root)]);
-            found.is_ok_and(|found| Some(found.trim()) == uuid)
-        };
-        let root = match *roots {
-            [root] => root,
-            _ => roots.iter().find(is_it).copied().ok_or_else(|| {
-                Error::new(
-                    Kind::Unsupported,
-                    format!(
-                        "libguestfs finds {} systems, and none of them is the one that starts",
-                        roots.len()
-                    ),
-                )
-            })?,
-        };
+            let volume = match (root.strip_prefix("btrfsvol:"), &place.subvolume) {
+                (None, _) => Some(*root),
+                (Some(rest), Some(subvolume)) => rest
+                    .strip_suffix(subvolume.trim_start_matches('/'))
+                    .map(|device| device.trim_end_matches('/')),
+                (Some(_), None) => None,
+            };
+            let Some(volume) = volume else {
+                continue;
+            };
+            let uuid = self.try_run(&["-vfs-uuid", volume])?;
+            let same = place.uuid.as_deref() == Some(uuid.trim());
+            if same || (place.uuid.is_none() && roots.len() == 1) {
+                found = Some(*root);
+                break;
+            }
+        }
+        let root = found.ok_or_else(|| {
+            Error::new(
+                Kind::Unsupported,
+                format!(
+                    "libguestfs finds {} systems, and none of them is the one that starts",
+                    roots.len()
+                ),
+            )
+        })?;
         self.run(&["mount", root, "/"])?;
         let mut places: Vec<(String, String)> = self
             .run(&["inspect-get-mountpoints", root])?
             .lines()
             .filter_map(|line| line.split_once(": "))
             .map(|(path, device)| (path.to_owned(), device.to_owned()))
-            .filter(|(path, _)| path != "/")
+            .filter(|(path, _)| SYSTEM.contains(&path.as_str()))
             .collect();
         places.sort();
-        for (path, name) in places {
-            let mounted = self.run(&["mount", &name, &path]).or_else(|error| {
-                let name = device(&name).ok_or(error)?;
-                self.run(&["mount", &name, &path])
-            });
-            if let Err(error) = mounted
-                && ["/boot", "/usr"].contains(&path.as_str())
-            {
-                return Err(error);
+        for (path, name) in &places {
+            // Where the disks are known by their content, that is better than libguestfs' counting.
+            for name in device(name).iter().chain([name]) {
+                self.try_run(&["-mount", name, path])?;
+                if self.is_mounted(path)? {
+                    break;
+                }
+            }
+        }
+        for path in needed {
+            if SYSTEM.contains(&path.as_str()) && !self.is_mounted(path)? {
+                return Err(Error::new(
+                    Kind::Unsupported,
+                    format!("the filesystem of the system's {path} was not found"),
+                ));
             }
         }
         Ok(())
+    }
+
+    fn is_mounted(&self, path: &str) -> Result<bool> {
+        let said = self.run(&["mountpoints"])?;
+        let mut points = said.lines().filter_map(|line| line.rsplit_once(": "));
+        Ok(points.any(|(_, point)| point == path))
+    }
+
+    /// Runs one command that may fail: it begins with `-`, without which a failure ends the server
+    /// (guestfish(1), "Remote control"). Returns what it printed, which is nothing where it failed.
+    pub(super) fn try_run(&self, words: &[&str]) -> Result<String> {
+        self.run(words)
     }
 
     /// Runs one command; returns what it printed.
@@ -212,11 +252,8 @@ impl Session {
     }
 
     fn run_within<S: AsRef<OsStr>>(&self, words: &[S], limit: Duration) -> Result<String> {
-        let shown: Vec<_> = words
-            .iter()
-            .map(|word| word.as_ref().to_string_lossy())
-            .collect();
-        let doing = format!("running \"{}\" of guestfish", shown.join(" "));
+        let word = words.first().map(|word| word.as_ref().to_string_lossy());
+        let doing = format!("running {} of guestfish", word.unwrap_or_default());
         let io = |e: std::io::Error| Error::io(&*doing, e);
         // The server says what went wrong on its own standard error.
         let complained = self.folder.path().join(COMPLAINED);
@@ -260,8 +297,27 @@ impl Session {
         Err(failed(&doing, &String::from_utf8_lossy(said)))
     }
 
-    /// Ends the server whatever it does.
+    /// Where the server listens (fish/rc.c).
+    fn socket(&self) -> PathBuf {
+        let user = rustix::process::geteuid().as_raw();
+        PathBuf::from(format!("/tmp/.guestfish-{user}/socket-{}", self.pid))
+    }
+
+    /// It says its number before it listens.
+    fn wait_for_socket(&self) {
+        for _ in 0..100 {
+            if self.socket().exists() {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    }
+
+    /// Ends the server whatever it does, if it is still there.
     fn kill(&self) {
+        if !self.socket().exists() {
+            return;
+        }
         let pid = self.pid.parse().ok().and_then(Pid::from_raw);
         if let Some(pid) = pid {
             // It may have ended by itself.
@@ -278,21 +334,33 @@ impl Session {
         Ok(said.trim() == "true")
     }
 
-    /// A text file of the guest, or `None` where there is none, it is no text or too large to be a table.
+    /// A text file of the guest, or `None` where there is none.
     ///
     /// # Errors
-    /// When it cannot be read.
+    /// When it cannot be read, is no text, or too large to be a table.
     pub(super) fn read(&self, path: &str) -> Result<Option<String>> {
         if !self.is_file(path)? {
             return Ok(None);
         }
+        let size = self.run(&["filesize", path])?;
+        let no_table = || {
+            Error::new(
+                Kind::Unsupported,
+                format!("{} is not a text of less than 1 MiB", printable(path)),
+            )
+        };
+        if size
+            .trim()
+            .parse::<u64>()
+            .map_or(true, |size| size > LARGEST_FILE)
+        {
+            return Err(no_table());
+        }
         let to = self.folder.path().join("file");
         self.run(&[OsStr::new("download"), OsStr::new(path), to.as_os_str()])?;
-        let bytes = std::fs::read(&to).map_err(|e| Error::io(format!("reading {path}"), e))?;
-        if bytes.len() > LARGEST_FILE {
-            return Ok(None);
-        }
-        Ok(String::from_utf8(bytes).ok())
+        let bytes =
+            std::fs::read(&to).map_err(|e| Error::io(format!("reading {}", printable(path)), e))?;
+        String::from_utf8(bytes).map(Some).map_err(|_| no_table())
     }
 
     /// Writes a file of the guest; one that is there keeps its permissions, and a link stays one.
@@ -320,15 +388,18 @@ impl Session {
 impl Drop for Session {
     fn drop(&mut self) {
         // After finish() nothing is left to be written; after a failure the overlay is thrown away.
-        let _ = self.run_within(&["exit"], Duration::from_secs(60));
+        if self.run_within(&["exit"], Duration::from_secs(60)).is_err() {
+            self.kill();
+        }
     }
 }
 
 /// An error with the last lines of what libguestfs said.
 fn failed(doing: &str, said: &str) -> Error {
-    let lines: Vec<&str> = said
+    // The guest's own programs speak here, too.
+    let lines: Vec<String> = said
         .lines()
-        .map(|line| line.trim_start_matches("libguestfs: error:").trim())
+        .map(|line| printable(line.trim_start_matches("libguestfs: error:")))
         .filter(|line| !line.is_empty())
         .collect();
     let tail = lines.get(lines.len().saturating_sub(4)..).unwrap_or(&[]);

@@ -4,19 +4,18 @@ use super::guestfish::Session;
 use super::mounts::{Renamed, rename_arguments, rename_field};
 use super::wanted::{Link, Wanted};
 use crate::error::{Error, Kind, Result};
-use crate::vm::VmPlan;
+use crate::vm::printable;
 use std::collections::BTreeMap;
 
 /// Drivers without which a VM's disks are not found.
 const DRIVERS: [&str; 3] = ["virtio_pci", "virtio_blk", "virtio_scsi"];
 
 /// Files with `root=` and `resume=`: GRUB's menu and its sources, other loaders, initramfs-tools.
-const ARGUMENTS: [&str; 11] = [
+const ARGUMENTS: [&str; 10] = [
     "/boot/grub/grub.cfg",
     "/boot/grub2/grub.cfg",
     "/boot/grub/grub.conf",
     "/boot/grub/menu.lst",
-    "/boot/grub2/grubenv",
     "/boot/extlinux/extlinux.conf",
     "/etc/default/grub",
     "/etc/grub2.cfg",
@@ -24,24 +23,31 @@ const ARGUMENTS: [&str; 11] = [
     "/etc/kernel/cmdline",
     "/etc/initramfs-tools/conf.d/resume",
 ];
-/// Folder of the Boot Loader Specification's entries.
-const ENTRIES: &str = "/boot/loader/entries";
+/// Folders of the Boot Loader Specification's entries.
+const ENTRIES: [&str; 3] = [
+    "/boot/loader/entries",
+    "/boot/efi/loader/entries",
+    "/efi/loader/entries",
+];
+/// Debian's program for its initramfs.
+const UPDATE_INITRAMFS: &str = "/usr/sbin/update-initramfs";
 
 /// Makes all changes; a sentence for each that was made.
 ///
 /// # Errors
 /// With libguestfs' words; nothing is to be kept then.
-pub(super) fn change(session: &Session, wanted: &Wanted, plan: &VmPlan) -> Result<Vec<String>> {
+pub(super) fn change(session: &Session, wanted: &Wanted) -> Result<Vec<String>> {
     let mut done = Vec::new();
     for link in &wanted.links {
         done.push(keep_name(session, link)?);
     }
-    let crypttab = name_by_uuid(session, wanted, plan, &mut done)?;
+    let stale = name_by_uuid(session, wanted, &mut done)?;
     if wanted.virtio {
-        done.push(add_drivers(session)?);
+        add_drivers(session, &mut done)?;
     }
-    if wanted.virtio || crypttab {
-        done.push(make_initramfs(session, wanted.virtio)?);
+    let has_tool = session.is_file(UPDATE_INITRAMFS)? || is_dracut(session)?;
+    if wanted.virtio || (stale && has_tool) {
+        make_initramfs(session, wanted.virtio, &mut done)?;
     }
     if let Some(loader) = &wanted.fallback_of {
         done.push(copy_loader(session, loader)?);
@@ -69,26 +75,18 @@ fn keep_name(session: &Session, Link { mac, name }: &Link) -> Result<String> {
 }
 
 /// Puts UUIDs in place of names in all tables; returns whether the initramfs has one of them.
-fn name_by_uuid(
-    session: &Session,
-    wanted: &Wanted,
-    plan: &VmPlan,
-    done: &mut Vec<String>,
-) -> Result<bool> {
+fn name_by_uuid(session: &Session, wanted: &Wanted, done: &mut Vec<String>) -> Result<bool> {
     let mut uuids: BTreeMap<&str, String> = BTreeMap::new();
     for (name, _) in &wanted.places {
         let Some(device) = wanted.device(name) else {
             continue;
         };
-        let uuid = session.run(&["vfs-uuid", &device])?.trim().to_owned();
+        let uuid = session.try_run(&["-vfs-uuid", &device])?.trim().to_owned();
         let plain = |b: u8| b.is_ascii_alphanumeric() || b == b'-';
         if uuid.is_empty() || !uuid.bytes().all(plain) {
             return Err(Error::new(
                 Kind::Unsupported,
-                format!(
-                    "{name} has no UUID to name it by ({} of the VM)",
-                    plan.disks.len()
-                ),
+                format!("what the system calls {} has no UUID", printable(name)),
             ));
         }
         uuids.insert(name, format!("UUID={uuid}"));
@@ -97,6 +95,7 @@ fn name_by_uuid(
         return Ok(false);
     }
     let new = |name: &str| uuids.get(name).cloned();
+    let mut files = Vec::new();
     let mut exchange = |path: &str, by: &dyn Fn(&str) -> Renamed| -> Result<bool> {
         let Some(text) = session.read(path)? else {
             return Ok(false);
@@ -109,26 +108,48 @@ fn name_by_uuid(
         for (name, uuid) in renamed.names {
             done.push(format!("{path}: {name} became {uuid}"));
         }
+        files.push(path.to_owned());
         Ok(true)
     };
     exchange("/etc/fstab", &|text| rename_field(text, 0, new))?;
     let crypttab = exchange("/etc/crypttab", &|text| rename_field(text, 1, new))?;
-    for path in ARGUMENTS {
+    let loader = wanted.loader_file.as_deref();
+    let others = loader.iter().filter(|path| !ARGUMENTS.contains(path));
+    for path in ARGUMENTS.iter().chain(others) {
         exchange(path, &|text| rename_arguments(text, new))?;
     }
-    if session.run(&["is-dir", ENTRIES])?.trim() == "true" {
-        for entry in session.run(&["ls", ENTRIES])?.lines() {
-            let path = format!("{ENTRIES}/{entry}");
-            exchange(&path, &|text| rename_arguments(text, new))?;
+    for folder in ENTRIES {
+        if session.run(&["is-dir", folder])?.trim() != "true" {
+            continue;
+        }
+        for entry in session.run(&["ls", folder])?.lines() {
+            let path = format!("{folder}/{entry}");
+            if entry.ends_with(".conf") && loader != Some(&path) {
+                exchange(&path, &|text| rename_arguments(text, new))?;
+            }
         }
     }
-    Ok(crypttab)
+    // Half of it done is worse than nothing.
+    let changed = |name: &Option<String>| {
+        name.as_ref()
+            .is_some_and(|name| uuids.contains_key(&**name))
+    };
+    let told = loader.is_some_and(|path| files.iter().any(|file| file == path));
+    if changed(&wanted.root_name) && !told {
+        return Err(Error::new(
+            Kind::Unsupported,
+            "the kernel's command line with root= was not found where it was",
+        ));
+    }
+    let baked = crypttab || changed(&wanted.resume_name);
+    // dracut writes the command line into an initramfs that is for one machine.
+    Ok(baked || (changed(&wanted.root_name) && is_dracut(session)?))
 }
 
 /// Tells what makes the initramfs to put the drivers in.
-fn add_drivers(session: &Session) -> Result<String> {
+fn add_drivers(session: &Session, done: &mut Vec<String>) -> Result<()> {
     let list = DRIVERS.join(" ");
-    if session.is_file("/usr/sbin/update-initramfs")? {
+    if session.is_file(UPDATE_INITRAMFS)? {
         let path = "/etc/initramfs-tools/modules";
         let mut text = session.read(path)?.unwrap_or_default();
         if !text.is_empty() && !text.ends_with('\n') {
@@ -140,14 +161,16 @@ fn add_drivers(session: &Session) -> Result<String> {
             }
         }
         session.write(path, &text)?;
-        return Ok(format!("{path}: {list}"));
+        done.push(format!("{path}: {list}"));
+        return Ok(());
     }
     if is_dracut(session)? {
         let path = "/etc/dracut.conf.d/haulier.conf";
         session.run(&["mkdir-p", "/etc/dracut.conf.d"])?;
         let text = format!("# Written by haulier import.\nadd_drivers+=\" {list} \"\n");
         session.write(path, &text)?;
-        return Ok(format!("{path}: {list}"));
+        done.push(format!("{path}: {list}"));
+        return Ok(());
     }
     Err(Error::new(
         Kind::Unsupported,
@@ -162,40 +185,50 @@ fn is_dracut(session: &Session) -> Result<bool> {
 
 /// Makes the initramfs of each kernel anew with the system's own program; looks into it for virtio's drivers
 /// where they are what it is made for.
-fn make_initramfs(session: &Session, virtio: bool) -> Result<String> {
-    let (name, make, list) = if session.is_file("/usr/sbin/update-initramfs")? {
+fn make_initramfs(session: &Session, virtio: bool, done: &mut Vec<String>) -> Result<()> {
+    // The machine that this runs in is not the one that it is for: nothing may be left out.
+    let (name, make, list) = if session.is_file(UPDATE_INITRAMFS)? {
+        let path = "/etc/initramfs-tools/conf.d/zz-haulier";
+        session.run(&["mkdir-p", "/etc/initramfs-tools/conf.d"])?;
+        session.write(path, "# Written by haulier import.\nMODULES=most\n")?;
+        done.push(format!("{path}: MODULES=most"));
         let make = "update-initramfs -u -k \"$release\"";
         ("update-initramfs", make, "lsinitramfs")
     } else {
-        // The machine that this runs in is not the one that it is for: nothing may be left out.
-        let make = "dracut --force --no-hostonly \"$image\" \"$release\"";
+        // What was told to the initramfs of one machine is found by looking: dracut.cmdline(7), rd.auto.
+        let make =
+            "dracut --force --no-hostonly --kernel-cmdline rd.auto=1 \"$image\" \"$release\"";
         ("dracut", make, "lsinitrd")
     };
     let [_, disk, _] = DRIVERS;
     let satisfied = if virtio { "false" } else { "true" };
     let script = format!(
-        "for kernel in /lib/modules/*; do
+        "made=0
+         for kernel in /lib/modules/*; do
              release=${{kernel##*/}}
              for image in /boot/initrd.img-$release /boot/initramfs-$release.img /boot/initrd-$release; do
                  [ -e \"$image\" ] || continue
                  {make} || exit 1
+                 made=1
                  {satisfied} && continue
                  grep -q '/{disk}\\.ko' \"$kernel/modules.builtin\" && continue
                  {list} \"$image\" | grep -q '/{disk}\\.ko' && continue
                  echo \"$image has no driver {disk}\" >&2
                  exit 1
              done
-         done"
+         done
+         [ $made = 1 ] || {{ echo 'no initramfs was found' >&2; exit 1; }}"
     );
     session.run(&["sh", &script])?;
-    Ok(format!(
+    done.push(format!(
         "{name} made each kernel's initramfs anew{}",
         if virtio {
             ", and the drivers are in it"
         } else {
             ""
         }
-    ))
+    ));
+    Ok(())
 }
 
 /// Copies a loader to where firmware looks by itself (UEFI 2.10, 3.5.1.1), with what it loads.
@@ -222,10 +255,11 @@ fn copy_loader(session: &Session, loader: &str) -> Result<String> {
         &format!("{esp}{loader}"),
         &format!("{to}/BOOTX64.EFI"),
     ])?;
+    let shim = loader.to_ascii_lowercase().ends_with("/shimx64.efi");
     // shim loads its second stage from its own folder; fbx64.efi would set up boot entries instead.
     for second in ["grubx64.efi", "mmx64.efi"] {
         let path = format!("{esp}{from}/{second}");
-        if loader.ends_with("shimx64.efi") && session.is_file(&path)? {
+        if shim && session.is_file(&path)? {
             session.run(&["cp", &path, &format!("{to}/{second}")])?;
         }
     }

@@ -7,10 +7,12 @@
 //! here fails an import: what cannot be changed is said.
 //!
 //! * `wanted`: which changes.
+//! * `disks`: which disk a name means.
 //! * `mounts`: names of devices in tables.
 //! * `linux`: how each is made.
 //! * `guestfish`: the machine that they are made in.
 
+mod disks;
 mod guestfish;
 mod linux;
 mod mounts;
@@ -20,7 +22,7 @@ use super::{Capture, Options, OutDir};
 use crate::error::{Error, Kind, Result};
 use crate::inventory::{DiskBoot, Machine};
 use crate::report::Report;
-use crate::vm::VmPlan;
+use crate::vm::{VmPlan, printable};
 use crate::{say, warn};
 use guestfish::Session;
 use std::path::{Path, PathBuf};
@@ -63,9 +65,15 @@ pub(super) fn apply(
     let left = |why: &str| {
         warn!(
             report,
-            "{why}, so the disks stay as they were captured. Without it: {}",
+            "{why}, so the disks stay as they were captured. What is missing: {}",
             wanted.sentences().join("; ")
         );
+        if wanted.virtio {
+            warn!(
+                report,
+                "without drivers the VM will not find its disks: import again with --profile faithful"
+            );
+        }
     };
     if options.unchanged {
         left("--unchanged was given");
@@ -93,14 +101,15 @@ pub(super) fn apply(
         .collect();
     let overlays = overlays(&images, keep, dir)?;
     let changed = Session::start(&overlays).and_then(|mut session| {
-        session.open_encrypted(&options.key_files)?;
-        session.mount(wanted.root.as_deref(), |name| wanted.device(name))?;
-        let done = linux::change(&session, &wanted, plan)?;
+        session.open_encrypted(&options.key_files, |uuid| wanted.luks_name(uuid))?;
+        session.mount(&wanted.root, &wanted.mounts, |name| wanted.device(name))?;
+        let done = linux::change(&session, &wanted)?;
         session.finish()?;
         Ok(done)
     });
     match changed {
         Ok(done) if !done.is_empty() => {
+            let done: Vec<String> = done.iter().map(|line| printable(line)).collect();
             for line in &done {
                 say!(report, "changed: {line}");
             }
@@ -123,7 +132,10 @@ pub(super) fn apply(
                 discard(&overlays)?;
             }
         }
-        Ok(_) => discard(&overlays)?,
+        Ok(_) => {
+            discard(&overlays)?;
+            left("nothing was found to change on the disks");
+        }
         Err(error) => {
             discard(&overlays)?;
             left(&format!("the disks cannot be changed ({error})"));
@@ -132,9 +144,15 @@ pub(super) fn apply(
     Ok(())
 }
 
+/// Whether anything will be changed.
+pub(super) fn are_wanted(machine: &Machine, plan: &VmPlan, options: &Options) -> bool {
+    !options.unchanged && !Wanted::new(machine, &[], plan, options).is_empty()
+}
+
 /// Whether the names by which the installed system finds its disks mean the same in the VM.
 pub(super) fn names_stay(machine: &Machine, plan: &VmPlan, options: &Options) -> bool {
-    Wanted::new(machine, &[], plan, options).places.is_empty()
+    let wanted = Wanted::new(machine, &[], plan, options);
+    wanted.places.is_empty() && !wanted.unknown_places
 }
 
 /// Makes an overlay beside each image.
@@ -146,6 +164,12 @@ fn overlays(images: &[PathBuf], keep: Keep, dir: &OutDir) -> Result<Vec<PathBuf>
     let mut overlays = Vec::new();
     for image in images {
         let overlay = dir.partial.join(image.with_extension("changed.qcow2"));
+        if overlay.exists() {
+            return Err(Error::corrupt(format!(
+                "the capture has a disk of the name {}",
+                name(&overlay)
+            )));
+        }
         let mut command = Command::new("qemu-img");
         command
             .args(["create", "-q", "-f", "qcow2", "-F", format, "-b"])

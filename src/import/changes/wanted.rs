@@ -1,10 +1,11 @@
 //! Which changes a system needs to run as a VM, decided from the inventory alone.
 
-use super::mounts::{PlaceName, place_name};
+use super::disks::{Disks, is_own};
+use super::mounts::place_name;
 use crate::import::Options;
+use crate::inventory::installed::RootPlace;
 use crate::inventory::{DiskBoot, Machine, System, SystemKind};
-use crate::vm::{DiskBus, PlannedDisk, VmFirmware, VmPlan, best_loader, printable};
-use std::path::Path;
+use crate::vm::{Profile, VmFirmware, VmPlan, best_loader, printable};
 
 /// A card that shall keep its name.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,8 +21,22 @@ pub(super) struct Link {
 pub(super) struct Wanted {
     /// Cards whose names would be others.
     pub(super) links: Vec<Link>,
-    /// UUID of the root filesystem.
-    pub(super) root: Option<String>,
+    /// Where the root filesystem is.
+    pub(super) root: RootPlace,
+    /// What the system mounts, by its fstab.
+    pub(super) mounts: Vec<String>,
+    /// The system's names of LUKS containers, by their UUIDs.
+    luks: Vec<(String, String)>,
+    /// A LUKS container's name that only the kernel's command line tells.
+    luks_root: Option<String>,
+    /// The file that the kernel's command line stands in.
+    pub(super) loader_file: Option<String>,
+    /// The name behind `root=`.
+    pub(super) root_name: Option<String>,
+    /// The name behind `resume=`.
+    pub(super) resume_name: Option<String>,
+    /// Whether the system names a disk by a place of which it is not known which disk that was.
+    pub(super) unknown_places: bool,
     /// Names of disks by their place that mean something else in the VM, each with the disk's number there.
     pub(super) places: Vec<(String, usize)>,
     /// Such names that mean the same.
@@ -52,12 +67,16 @@ impl Wanted {
         };
         match system.kind {
             Some(SystemKind::Linux) => {
-                wanted.root = system.root.uuid.clone();
+                wanted.describe(system);
                 wanted.links(machine, plan, system);
-                wanted.places(plan, system);
-                wanted.virtio = !plan.starts_on_virtio(system);
+                wanted.places(machine, plan, system);
+                // What was on virtio already, or was put there by hand, has its drivers.
+                wanted.virtio =
+                    options.profile == Profile::Virtio && !plan.starts_on_virtio(system);
             }
-            Some(SystemKind::Windows) if !plan.starts_on_virtio(system) => {
+            Some(SystemKind::Windows)
+                if options.profile == Profile::Virtio && !plan.starts_on_virtio(system) =>
+            {
                 wanted.notes.push(
                     "this Windows has no virtio drivers that start with it: it will not find its disks. \
                      Import with --profile faithful, or run virt-v2v-in-place (with virtio-win) on the \
@@ -118,7 +137,9 @@ impl Wanted {
     fn links(&mut self, machine: &Machine, plan: &VmPlan, system: &System) {
         let bound = |mac: &str| {
             let names = system.network.iter().flat_map(|network| &network.names);
+            // A rule that also asks for the place does not fit any more.
             names
+                .filter(|name| name.pci_address.is_none())
                 .filter_map(|name| name.mac.as_deref())
                 .any(|m| m == mac)
         };
@@ -155,72 +176,114 @@ impl Wanted {
         }
     }
 
-    fn places(&mut self, plan: &VmPlan, system: &System) {
-        let root = system
-            .command_line
-            .as_ref()
-            .and_then(|line| line.root.as_deref());
-        let resume = system
-            .command_line
-            .as_ref()
-            .and_then(|line| line.resume.as_deref());
-        let fstab = system
-            .fstab
+    fn describe(&mut self, system: &System) {
+        self.root = system.root.clone();
+        let fstab = system.fstab.iter().flatten();
+        self.mounts = fstab
+            .filter(|entry| !entry.options.iter().any(|option| option == "noauto"))
+            .map(|entry| entry.file.clone())
+            .collect();
+        let crypttab = system.crypttab.iter().flatten();
+        self.luks = crypttab
+            .filter(|entry| is_mapper_name(&entry.name))
+            .filter_map(|entry| {
+                let uuid = entry.spec.strip_prefix("UUID=")?.trim_matches('"');
+                Some((uuid.to_ascii_lowercase(), entry.name.clone()))
+            })
+            .collect();
+        let line = system.command_line.as_ref();
+        let root = line.and_then(|line| line.root.as_deref());
+        self.luks_root = root
+            .and_then(|root| root.strip_prefix("/dev/mapper/"))
+            .filter(|name| system.root.encrypted && is_mapper_name(name))
+            .map(str::to_owned);
+        self.loader_file = line.map(|line| line.file.clone());
+        self.root_name = root.map(str::to_owned);
+        self.resume_name = line.and_then(|line| line.resume.clone());
+    }
+
+    /// What the system calls the LUKS container with this UUID.
+    pub(super) fn luks_name(&self, uuid: &str) -> Option<String> {
+        let mut known = self.luks.iter();
+        let known = known.find(|(known, _)| *known == uuid.to_ascii_lowercase());
+        let known = known.map(|(_, name)| name.clone());
+        // Without a table there is one container, and the kernel's command line names what is in it.
+        known.or_else(|| self.luks_root.clone().filter(|_| self.luks.is_empty()))
+    }
+
+    fn places(&mut self, machine: &Machine, plan: &VmPlan, system: &System) {
+        let line = system.command_line.as_ref();
+        let fstab = system.fstab.iter().flatten();
+        let root_entry = fstab.clone().find(|entry| entry.file == "/");
+        // What is made anew at each start has nothing on it to go by.
+        let lasting = system.crypttab.iter().flatten().filter(|entry| {
+            let random = |key: &String| key.ends_with("random");
+            let fleeting = |option: &String| ["swap", "tmp"].iter().any(|o| option.starts_with(o));
+            !entry.key.as_ref().is_some_and(random) && !entry.options.iter().any(fleeting)
+        });
+        let names: Vec<&str> = self
+            .root_name
             .iter()
-            .flatten()
-            .map(|entry| entry.spec.as_str());
-        let crypttab = system
-            .crypttab
-            .iter()
-            .flatten()
-            .map(|entry| entry.spec.as_str());
-        let root_entry = system
-            .fstab
-            .iter()
-            .flatten()
-            .find(|entry| entry.file == "/");
-        // Which disk the root lies on is known by its content: the other names follow from its.
-        let anchor = [root, root_entry.map(|entry| entry.spec.as_str())]
+            .chain(&self.resume_name)
+            .map(String::as_str)
+            .chain(fstab.map(|entry| entry.spec.as_str()))
+            .chain(lasting.map(|entry| entry.spec.as_str()))
+            .collect();
+        let disks = Disks {
+            plan,
+            names: names.iter().filter_map(|name| place_name(name)).collect(),
+            anchors: [
+                line.and_then(|line| line.root.as_deref()),
+                root_entry.map(|entry| entry.spec.as_str()),
+            ]
             .into_iter()
             .flatten()
-            .find_map(place_name);
-        let root_disk = system.root.disks.first().and_then(|name| {
-            let same = |disk: &PlannedDisk| disk.source_name == *name;
-            plan.disks.iter().position(same)
-        });
-        for name in root.into_iter().chain(resume).chain(fstab).chain(crypttab) {
+            .filter_map(place_name)
+            .collect(),
+            root: match &*system.root.disks {
+                [name] => plan.disks.iter().position(|disk| disk.source_name == *name),
+                _ => None,
+            },
+            all: machine.disks.iter().filter(|disk| is_own(disk)).count() <= plan.disks.len(),
+        };
+        let mut unknown: Vec<String> = Vec::new();
+        let (mut places, mut stay) = (Vec::new(), Vec::new());
+        for name in &names {
             let Some(place) = place_name(name) else {
                 continue;
             };
-            if self.device(name).is_some() {
-                continue;
-            }
-            let on_root_disk = anchor
-                .as_ref()
-                .is_some_and(|anchor| anchor.disk == place.disk);
-            let disk = match (plan.disks.len(), root_disk) {
-                (1, _) => Some(0),
-                (_, Some(index)) if on_root_disk => Some(index),
-                (2, Some(index)) if anchor.is_some() => Some(1_usize.saturating_sub(index)),
-                _ => None,
-            };
-            let Some(index) = disk else {
-                self.notes.push(format!(
-                    "the installed system names a filesystem {name:?}, and which of the disks that was is \
-                     not known: the VM may call it otherwise"
-                ));
+            let Some(index) = disks.index(&place) else {
+                unknown.push(printable(name));
                 continue;
             };
-            let Some(disk) = plan.disks.get(index) else {
-                continue;
-            };
-            let list = if stays(&place, disk, index) {
-                &mut self.stay
+            let list = if disks.stays(&place, index) {
+                &mut stay
             } else {
-                &mut self.places
+                &mut places
             };
-            list.push((name.to_owned(), index));
+            if !list.iter().any(|(known, _)| known == name) {
+                list.push(((*name).to_owned(), index));
+            }
         }
+        // Other words of the kernel's command line (`cryptdevice=/dev/sda2:x`) are not changed.
+        let words = line.map_or("", |line| line.text.as_str());
+        for word in words.split(|c: char| c.is_whitespace() || "=,\"'".contains(c)) {
+            let device = word.split(':').next().unwrap_or_default();
+            let is_known = |list: &[(String, usize)]| list.iter().any(|(known, _)| known == device);
+            if place_name(device).is_some() && !is_known(&stay) && !is_known(&places) {
+                unknown.push(printable(device));
+            }
+        }
+        unknown.sort();
+        unknown.dedup();
+        self.unknown_places = !unknown.is_empty();
+        self.notes.extend(unknown.iter().map(|name| {
+            format!(
+                "the installed system names a disk {name}, and which one that was is not known: in the VM it \
+                 may be another"
+            )
+        }));
+        (self.places, self.stay) = (places, stay);
     }
 
     fn fallback(&mut self, boots: &[&DiskBoot]) {
@@ -247,26 +310,10 @@ impl Wanted {
     }
 }
 
-/// Whether the name means the same in the VM, where `disk` is the `index`th one.
-fn stays(place: &PlaceName, disk: &PlannedDisk, index: usize) -> bool {
-    let name = place.disk.as_str();
-    if let Some(id) = name.strip_prefix("/dev/disk/by-id/") {
-        return match disk.bus {
-            DiskBus::Sata | DiskBus::Ide => id.starts_with("ata-") && disk.model.is_some(),
-            bus => bus.is_scsi() && id.starts_with("wwn-") && disk.wwn.is_some(),
-        };
-    }
-    let expected = match disk.bus {
-        DiskBus::Nvme => format!("/dev/nvme{index}n1"),
-        DiskBus::VirtioBlk => format!("/dev/vd{}", letter(index)),
-        _ => format!("/dev/sd{}", letter(index)),
-    };
-    Path::new(name) == Path::new(&expected)
-}
-
-/// The kernel's letter of the `index`th disk; past `z` nothing that is a name.
-fn letter(index: usize) -> char {
-    ('a'..='z').nth(index).unwrap_or('?')
+/// A name that is harmless in a command and a path.
+fn is_mapper_name(name: &str) -> bool {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b"._-".contains(&b);
+    (1..=64).contains(&name.len()) && name.bytes().all(plain) && !name.starts_with(['.', '-'])
 }
 
 /// A name that the kernel takes (`dev_valid_name`: 15 bytes, no `/`, no blank), and that ends no line of a
@@ -282,7 +329,7 @@ mod tests {
     use crate::device::DiskIdentity;
     use crate::import::Target;
     use crate::inventory::FirmwareKind;
-    use crate::vm::{Profile, VmDisk};
+    use crate::vm::VmDisk;
     use serde_json::{Value, json};
 
     fn options() -> Options {
@@ -341,7 +388,11 @@ mod tests {
         let systems = machine.installed.clone().unwrap();
         let plan = VmPlan::with_firmware(machine, images, FirmwareKind::Bios)
             .with_profile(profile, &systems);
-        Wanted::new(machine, &[], &plan, &options())
+        let options = Options {
+            profile,
+            ..options()
+        };
+        Wanted::new(machine, &[], &plan, &options)
     }
 
     #[test]
@@ -451,6 +502,65 @@ mod tests {
         assert!(wanted.places.is_empty());
         assert_eq!(wanted.notes.len(), 1);
         assert!(wanted.notes[0].contains("/dev/sdc1"), "{:?}", wanted.notes);
+    }
+
+    #[test]
+    fn names_by_id_always_become_uuids() {
+        let id = "/dev/disk/by-id/ata-SAMSUNG_S45NNA0M1234";
+        let system = json!({
+            "command_line": {"root": format!("{id}-part2")},
+            "fstab": [{"spec": format!("{id}-part2"), "file": "/"}],
+        });
+        let (machine, images) = machine("sata", &["sda"], system);
+        let wanted = wanted(&machine, &images, Profile::Faithful);
+        assert_eq!(wanted.places, [(format!("{id}-part2"), 0)]);
+        let device = wanted.device(&format!("{id}-part2"));
+        assert_eq!(device.as_deref(), Some("/dev/sda2"));
+    }
+
+    #[test]
+    fn a_disk_that_is_not_there_any_more_is_not_taken_for_one_that_is() {
+        // The root is named by its UUID: sdb may be a stick of long ago.
+        let system = json!({
+            "fstab": [{"spec": "UUID=aa", "file": "/"}, {"spec": "/dev/sdb1", "file": "/mnt"},
+                      {"spec": "/dev/sda1", "file": "/boot"}],
+        });
+        let (machine, images) = machine("sata", &["sda"], system);
+        let two = wanted(&machine, &images, Profile::Faithful);
+        assert!(two.places.is_empty() && two.unknown_places);
+        assert_eq!(two.notes.len(), 2, "{:?}", two.notes);
+    }
+
+    #[test]
+    fn words_of_the_command_line_that_are_not_changed_are_told_of() {
+        let system = json!({
+            "command_line": {"text": "root=/dev/mapper/x cryptdevice=/dev/sda2:x ro"},
+        });
+        let (machine, images) = machine("sata", &["sda"], system);
+        let wanted = wanted(&machine, &images, Profile::Faithful);
+        assert!(wanted.unknown_places);
+        assert!(wanted.notes[0].contains("/dev/sda2"), "{:?}", wanted.notes);
+    }
+
+    #[test]
+    fn a_container_is_opened_by_the_name_that_the_system_has_for_it() {
+        let system = json!({
+            "root": {"disks": ["sda"], "filesystem": "ext4", "encrypted": true},
+            "command_line": {"root": "/dev/mapper/root"},
+            "crypttab": [{"name": "sda3_crypt", "spec": "UUID=D2A7F8C1-0000"}, {"name": "../x", "spec": "UUID=bb"}],
+        });
+        let (machine, images) = machine("sata", &["sda"], system);
+        let with_table = wanted(&machine, &images, Profile::Faithful);
+        let name = with_table.luks_name("d2a7f8c1-0000");
+        assert_eq!(name.as_deref(), Some("sda3_crypt"));
+        assert_eq!(with_table.luks_name("bb"), None);
+        let system = json!({
+            "root": {"disks": ["sda"], "filesystem": "ext4", "encrypted": true},
+            "command_line": {"root": "/dev/mapper/root"},
+        });
+        let (machine, images) = self::machine("sata", &["sda"], system);
+        let without = wanted(&machine, &images, Profile::Faithful);
+        assert_eq!(without.luks_name("aa").as_deref(), Some("root"));
     }
 
     #[test]

@@ -5,7 +5,7 @@ use super::files::{self, Payload};
 use super::recipe::{Boot, ROOT_UUID, Recipe, Root, SWAP_UUID};
 use super::{grub, junk, volumes};
 use crate::command::{run, tool};
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -32,6 +32,11 @@ impl Guest {
     /// # Errors
     /// When one of the tools is missing or fails.
     pub fn make(base: &Base, recipe: Recipe, path: &Path) -> Result<Self> {
+        ensure!(
+            recipe.boot == Boot::Uefi || matches!(recipe.root, Root::Ext4 | Root::Md),
+            "only UEFI servers have a root on {:?} here",
+            recipe.root
+        );
         let layout = recipe.layout();
         let doing = || format!("making the disk {}", path.display());
         let more: Vec<PathBuf> = (1..recipe.disks())

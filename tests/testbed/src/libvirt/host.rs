@@ -73,29 +73,29 @@ impl Host {
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(File::create(folder.join("host.log")).with_context(doing)?);
-        let mut init = command.spawn().with_context(|| missing(&command))?;
+        let init = command.spawn().with_context(|| missing(&command))?;
+        // From here on its processes end with it.
+        let mut host = Self {
+            init,
+            pid: 0,
+            folder: folder.to_owned(),
+        };
         let mut line = String::new();
-        let out = init.stdout.take().context("the host's standard output")?;
+        let out = host.init.stdout.take();
+        let out = out.context("the host's standard output")?;
         let mut out = BufReader::new(out);
         while line.trim() != "begun" {
             line.clear();
             if out.read_line(&mut line).with_context(doing)? == 0 {
                 let said = fs::read_to_string(folder.join("host.log")).unwrap_or_default();
-                // It has ended already.
-                let _ = init.wait();
                 bail!("{}: {said}", doing());
             }
         }
-        let children = format!("/proc/{0}/task/{0}/children", init.id());
-        let pid = fs::read_to_string(&children)
+        let children = format!("/proc/{0}/task/{0}/children", host.init.id());
+        host.pid = fs::read_to_string(&children)
             .ok()
             .and_then(|text| text.split_whitespace().next()?.parse().ok())
             .with_context(doing)?;
-        let host = Self {
-            init,
-            pid,
-            folder: folder.to_owned(),
-        };
         host.ready()?;
         let network = folder.join("default.xml");
         fs::write(&network, NETWORK).with_context(doing)?;
