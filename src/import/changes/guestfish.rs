@@ -221,7 +221,8 @@ impl Session {
             }
         }
         for path in needed {
-            if SYSTEM.contains(&path.as_str()) && !self.is_mounted(path)? {
+            // Without these a kernel's files, or the programs that make them, are not there.
+            if ["/boot", "/usr"].contains(&path.as_str()) && !self.is_mounted(path)? {
                 return Err(Error::new(
                     Kind::Unsupported,
                     format!("the filesystem of the system's {path} was not found"),
