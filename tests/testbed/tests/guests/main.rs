@@ -103,7 +103,12 @@ fn luks_root() {
 #[test]
 #[ignore = "minutes: cargo xtask test --all"]
 fn bios_with_an_mbr_on_sas() {
-    all("Debian 13, BIOS, MBR, ext4", Recipe::BIOS_MBR, Bus::MptSas);
+    all(
+        "Debian 13, BIOS, MBR, ext4",
+        // Libvirt's network here has no DHCP server.
+        Recipe::BIOS_MBR.addresses(ADDRESSES),
+        Bus::MptSas,
+    );
 }
 
 #[test]
