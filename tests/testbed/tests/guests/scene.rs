@@ -324,7 +324,7 @@ fn nvram(recipe: &Recipe) -> Vec<u8> {
     .unwrap()
 }
 
-/// A boot, and a second one where the first does not come to its end: about one in fifty of QEMU's emulated
+/// A boot, and a second one where the first does not come to its end: now and then one of QEMU's emulated
 /// machines stands still in the middle of its kernel's start, wherever its disk comes from.
 fn twice(boot: impl Fn(Duration) -> Result<Facts>) -> Facts {
     boot(PATIENCE).unwrap_or_else(|error| {
