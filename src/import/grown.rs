@@ -2,7 +2,8 @@
 //! where it has a GPT it grows to the size that the target would give it, with the backup GPT at the new
 //! end. The capture stays as it is.
 
-use super::{Capture, OutDir, copy_disk, flat};
+use super::changes::Keep;
+use super::{Capture, Options, OutDir, changes, copy_disk, flat};
 use crate::error::{Error, Result};
 use crate::ptable::{Larger, PartitionTable, Scheme, larger};
 use crate::report::Report;
@@ -112,8 +113,22 @@ impl Growth {
     }
 }
 
+/// Copies all disks, and makes in the copies the changes that the machine on them needs to be the VM `there`.
+pub(super) fn copy_changed(
+    capture: &Capture<'_>,
+    growth: &Growth,
+    mut there: VmPlan,
+    out: &OutDir,
+    options: &Options,
+    report: &dyn Report,
+) -> Result<()> {
+    copy_disks(capture, growth, out, report)?;
+    let keep = Keep::Into("qcow2");
+    changes::apply(capture, &mut there, out, keep, options, report)
+}
+
 /// Copies all disks as qcow2 images, each compared with its digests on the way.
-pub(super) fn copy_disks(
+fn copy_disks(
     capture: &Capture<'_>,
     growth: &Growth,
     out: &OutDir,

@@ -1,9 +1,8 @@
 //! A folder for KubeVirt: the disks, the manifests, and a script that applies them and uploads the
 //! disks.
 
-use super::changes::Keep;
-use super::grown::{Growth, MIB, copy_disks};
-use super::{Capture, Options, OutDir, changes};
+use super::grown::{Growth, MIB, copy_changed};
+use super::{Capture, Options, OutDir};
 use crate::error::Result;
 use crate::report::Report;
 use crate::say;
@@ -27,17 +26,9 @@ pub(super) fn import(capture: &Capture<'_>, options: &Options, report: &dyn Repo
             report,
         );
     }
-    copy_disks(capture, &growth, &dir, report)?;
     // Names of disks and drivers are those of the buses that the target has.
-    let mut there = plan.clone().on_buses(&kubevirt::buses(&plan));
-    changes::apply(
-        capture,
-        &mut there,
-        &dir,
-        Keep::Into("qcow2"),
-        options,
-        report,
-    )?;
+    let there = plan.clone().on_buses(&kubevirt::buses(&plan));
+    copy_changed(capture, &growth, there, &dir, options, report)?;
     dir.write(MANIFEST, files.manifest.as_bytes(), 0o644)?;
     dir.write(UPLOAD, files.upload.as_bytes(), 0o755)?;
     let whole = dir.commit()?;

@@ -1,9 +1,8 @@
 //! A folder for OpenStack: the disks as qcow2 images without another file below, the images'
 //! properties, and a script that makes everything else.
 
-use super::changes::Keep;
-use super::grown::{GIB, Growth, copy_disks};
-use super::{Capture, Options, OutDir, changes};
+use super::grown::{GIB, Growth, copy_changed};
+use super::{Capture, Options, OutDir};
 use crate::error::Result;
 use crate::report::Report;
 use crate::say;
@@ -25,17 +24,9 @@ pub(super) fn import(capture: &Capture<'_>, options: &Options, report: &dyn Repo
             report,
         );
     }
-    copy_disks(capture, &growth, &dir, report)?;
     // Names of disks and drivers are those of the buses that the target has.
-    let mut there = plan.clone().on_buses(&openstack::buses(&plan));
-    changes::apply(
-        capture,
-        &mut there,
-        &dir,
-        Keep::Into("qcow2"),
-        options,
-        report,
-    )?;
+    let there = plan.clone().on_buses(&openstack::buses(&plan));
+    copy_changed(capture, &growth, there, &dir, options, report)?;
     for (index, image) in files.images.iter().enumerate() {
         dir.write(&format!("image-{index}.json"), image.as_bytes(), 0o644)?;
     }

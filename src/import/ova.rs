@@ -2,9 +2,8 @@
 //! the disks as streamOptimized VMDKs, in that order (DSP0243 1.1, section 5.3). The disks are converted
 //! by qemu-img, from copies that were proven.
 
-use super::changes::Keep;
-use super::grown::{Growth, MIB, copy_disks};
-use super::{Capture, Options, OutDir, changes};
+use super::grown::{Growth, MIB, copy_changed};
+use super::{Capture, Options, OutDir};
 use crate::error::{Error, Kind, Result};
 use crate::report::Report;
 use crate::say;
@@ -28,17 +27,9 @@ pub(super) fn import(capture: &Capture<'_>, options: &Options, report: &dyn Repo
     let bytes = capture.bytes().saturating_mul(3);
     let dir = OutDir::begin(&options.folder(&plan), bytes)?;
     capture.say_notes(report);
-    copy_disks(capture, &growth, &dir, report)?;
     // Names of disks and drivers are those of the buses that the target has.
-    let mut there = plan.clone().on_buses(&ovf::buses(&plan));
-    changes::apply(
-        capture,
-        &mut there,
-        &dir,
-        Keep::Into("qcow2"),
-        options,
-        report,
-    )?;
+    let there = plan.clone().on_buses(&ovf::buses(&plan));
+    copy_changed(capture, &growth, there, &dir, options, report)?;
     let mut members = Vec::new();
     let mut sizes = Vec::new();
     for (disk, record) in plan.disks.iter_mut().zip(&capture.manifest.disks) {

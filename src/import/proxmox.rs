@@ -1,9 +1,8 @@
 //! A folder for a Proxmox VE host: the disks, the UEFI variables, and a script that makes the machine
 //! of them there.
 
-use super::changes::Keep;
-use super::grown::{Growth, MIB, copy_disks};
-use super::{Capture, Options, OutDir, VARS, changes};
+use super::grown::{Growth, MIB, copy_changed};
+use super::{Capture, Options, OutDir, VARS};
 use crate::error::Result;
 use crate::report::Report;
 use crate::say;
@@ -21,17 +20,9 @@ pub(super) fn import(capture: &Capture<'_>, options: &Options, report: &dyn Repo
     let dir = OutDir::begin(&options.folder(&plan), capture.bytes())?;
     capture.say_notes(report);
     capture.say_others(&files.notes, report);
-    copy_disks(capture, &growth, &dir, report)?;
     // Names of disks and drivers are those of the buses that the target has.
-    let mut there = plan.clone().on_buses(&proxmox::buses(&plan));
-    changes::apply(
-        capture,
-        &mut there,
-        &dir,
-        Keep::Into("qcow2"),
-        options,
-        report,
-    )?;
+    let there = plan.clone().on_buses(&proxmox::buses(&plan));
+    copy_changed(capture, &growth, there, &dir, options, report)?;
     if let Some(vars) = vars {
         dir.write(VARS, &vars, 0o644)?;
     }

@@ -259,12 +259,10 @@ impl Recipe {
         };
         if self.boot == Boot::BiosMbr {
             let mut table = format!(
-                "label: dos\nlabel-id: 0x51a7c0d{}\n1 : {}, type={kind}, bootable\n",
-                14 - disk,
+                "label: dos\nlabel-id: {:#x}\n1 : {}, type={kind}, bootable\n",
+                0x51a7_c0de - disk,
                 at(layout.root)
-            )
-            .replace("c0d14", "c0de")
-            .replace("c0d13", "c0dd");
+            );
             if let Some((start, length)) = layout.swap {
                 table += &format!(
                     "2 : start={}, size={}, type=5\n5 : {}, type=82\n",
