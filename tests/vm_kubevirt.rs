@@ -9,12 +9,13 @@ use haulier::inventory::Bus;
 use haulier::vm::kubevirt::{Files, buses, files};
 use haulier::vm::{DiskBus, VmDisk, VmFirmware, VmPlan};
 use import_common::{
-    BUSES, Programs, add_disk, capture, filled, import, names, options, server, shellcheck, tpm,
+    BUSES, Programs, add_disk, capture_of_empty_disk, filled, import, names, options, server,
+    shellcheck, tpm,
 };
 use proptest::prelude::*;
 use python_site::Answers;
 use serde_json::{Value, json};
-use std::fs::{self, File};
+use std::fs;
 use std::sync::{LazyLock, Mutex};
 
 /// Reads a manifest; the documents, each held against its schema, or what is wrong with them.
@@ -196,14 +197,7 @@ fn what_the_machine_is_arrives() {
 #[test]
 fn the_script_applies_and_uploads() {
     let dir = tempfile::tempdir().unwrap();
-    let mut machine = server("uefi");
-    add_disk(&mut machine, Bus::Sata, "ahci", 512);
-    let raw = dir.path().join("disk.img");
-    File::create(&raw)
-        .unwrap()
-        .set_len(import_common::DISK_BYTES)
-        .unwrap();
-    let capture = capture(dir.path(), &machine, &[raw]);
+    let capture = capture_of_empty_disk(dir.path(), "uefi");
     let out = dir.path().join("vm");
     let said = import(&options(&capture, Target::Kubevirt, &out)).unwrap();
     assert_eq!(names(&out), ["disk-0.qcow2", "upload.sh", "vm.yaml"]);

@@ -6,7 +6,9 @@ use haulier::import::Target;
 use haulier::inventory::{Bus, Machine};
 use haulier::vm::ovf::{buses, files};
 use haulier::vm::{DiskBus, VmDisk, VmPlan};
-use import_common::{BUSES, add_disk, capture, filled, import, names, options, server, tool};
+use import_common::{
+    BUSES, add_disk, capture, capture_of_empty_disk, filled, import, names, options, server, tool,
+};
 use proptest::prelude::*;
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
@@ -197,14 +199,7 @@ fn every_bus_has_a_controller_and_more_disks_than_one_takes_have_more() {
 #[test]
 fn without_qemu_img_it_is_refused_before_anything_is_copied() {
     let dir = tempfile::tempdir().unwrap();
-    let mut machine = server("bios");
-    add_disk(&mut machine, Bus::Sata, "ahci", 512);
-    let raw = dir.path().join("disk.img");
-    File::create(&raw)
-        .unwrap()
-        .set_len(import_common::DISK_BYTES)
-        .unwrap();
-    let capture = capture(dir.path(), &machine, &[raw]);
+    let capture = capture_of_empty_disk(dir.path(), "bios");
     let output = Command::new(env!("CARGO_BIN_EXE_haulier"))
         .args(["import", "--to", "ova", "--out"])
         .arg(dir.path().join("vm"))

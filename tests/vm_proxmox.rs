@@ -8,12 +8,12 @@ use haulier::inventory::Bus;
 use haulier::vm::proxmox::{buses, files};
 use haulier::vm::{DiskBus, VmDisk, VmPlan};
 use import_common::{
-    BUSES, Programs, add_disk, capture, filled, import, installed, names, options, server,
-    shellcheck, tpm,
+    BUSES, Programs, add_disk, capture_of_empty_disk, filled, import, installed, names, options,
+    server, shellcheck, tpm,
 };
 use proptest::prelude::*;
 use std::collections::BTreeMap;
-use std::fs::{self, File};
+use std::fs;
 use std::path::Path;
 
 fn qm() -> Programs {
@@ -274,14 +274,7 @@ proptest! {
 #[test]
 fn the_import_ships_the_disks_and_the_variables() {
     let dir = tempfile::tempdir().unwrap();
-    let mut machine = server("uefi");
-    add_disk(&mut machine, Bus::Sata, "ahci", 512);
-    let raw = dir.path().join("disk.img");
-    File::create(&raw)
-        .unwrap()
-        .set_len(import_common::DISK_BYTES)
-        .unwrap();
-    let capture = capture(dir.path(), &machine, &[raw]);
+    let capture = capture_of_empty_disk(dir.path(), "uefi");
     let out = dir.path().join("vm");
     import(&options(&capture, Target::Proxmox, &out)).unwrap();
     assert_eq!(names(&out), ["VARS.fd", "create.sh", "disk-0.qcow2"]);

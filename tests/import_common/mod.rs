@@ -5,7 +5,7 @@
 #![allow(dead_code, reason = "each test program uses a part of it")]
 
 use haulier::import::{Options, Target, run};
-use haulier::inventory::Machine;
+use haulier::inventory::{Bus, Machine};
 use haulier::report::{Level, Recorder};
 use haulier::store::{CaptureFiles, Digest, DirFiles, Manifest};
 use std::fs;
@@ -51,6 +51,16 @@ pub fn capture(dir: &Path, machine: &Machine, disks: &[PathBuf]) -> PathBuf {
     });
     write_machine(capture, machine.to_json().as_bytes());
     capture.clone()
+}
+
+/// The capture of a server whose only disk, on SATA, is empty.
+pub fn capture_of_empty_disk(dir: &Path, firmware: &str) -> PathBuf {
+    let mut machine = server(firmware);
+    add_disk(&mut machine, Bus::Sata, "ahci", 512);
+    let raw = dir.join("disk.img");
+    let disk = fs::File::create(&raw).unwrap();
+    disk.set_len(DISK_BYTES).unwrap();
+    capture(dir, &machine, &[raw])
 }
 
 /// Replaces `machine.json`, with its digest in the manifest.
