@@ -6,7 +6,7 @@ use haulier_testbed::command::run;
 use haulier_testbed::digest::sha256_file;
 use haulier_testbed::guest::{Base, Guest, Recipe};
 use haulier_testbed::journey::{self, LOGIN, MAC, UNATTENDED};
-use haulier_testbed::libvirt::Libvirt;
+use haulier_testbed::libvirt::Host;
 use haulier_testbed::product::{Product, scratch};
 use haulier_testbed::qemu::Bus;
 use haulier_testbed::stick::{STICK_BYTES, Stick};
@@ -88,23 +88,19 @@ fn a_uefi_server_with_nvme_travels_to_qemu_and_libvirt() {
     assert_only_used_blocks(&out);
     journey::boot_script(&script, &captured.guest.payload).unwrap();
 
-    // Its sockets lie deep below it, and the path of a socket has 107 bytes at most (unix(7)).
-    let root = tempfile::tempdir_in("/tmp").unwrap();
-    let libvirt = Libvirt::new(root.path()).unwrap();
-    run(captured
-        .product
-        .command()
+    let host = Host::start(&captured.folder.path().join("host")).unwrap();
+    let mut import = captured.product.command();
+    import
         .arg("import")
         .arg(&captured.stick)
-        .args(["--to", "libvirt", "--name", "ledger-vm"])
-        .args(["--connect", libvirt.uri()])
-        .arg("--out")
-        .arg(captured.folder.path().join("images")))
-    .unwrap();
-    let definition = libvirt.definition("ledger-vm").unwrap();
+        .args(["--to", "libvirt", "--name", "ledger-vm", "--out"])
+        .arg(captured.folder.path().join("images"));
+    run(&mut host.command(&import)).unwrap();
+    let definition = run(host.virsh().args(["dumpxml", "ledger-vm"])).unwrap();
     assert!(definition.contains(MAC), "{definition}");
-    let mut domain = libvirt.start("ledger-vm").unwrap();
-    let heard = domain.wait_for("login: ", LOGIN).unwrap();
+    let mut domain = host.boot("ledger-vm").unwrap();
+    domain.serial().wait_for("login: ", LOGIN).unwrap();
+    let heard = domain.serial().text();
     let line = heard
         .lines()
         .find(|line| line.contains("payload: "))

@@ -1,9 +1,8 @@
-//! A host with libvirt as its administrator runs it: the system's daemons, the network `default`, serial
+//! Libvirt for tests: a host with it as its administrator runs it: the system's daemons, the network `default`, serial
 //! lines on pseudo-terminals. Domains start as they were defined, without an edit. It lives in namespaces of
 //! its own (mounts, network, processes), so that this machine's libvirt is neither needed nor touched, and all
 //! of it is gone with it. Needs root.
 
-use super::CONFIGURATION;
 use crate::command::{missing, run, tool};
 use crate::qemu::serial::Serial;
 use anyhow::{Context, Result, bail};
@@ -13,6 +12,16 @@ use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
+
+/// No daemon that keeps logs, no user of its own, nothing that needs the machine's own libvirt.
+const CONFIGURATION: &str = "stdio_handler = \"file\"
+user = \"+0\"
+group = \"+0\"
+dynamic_ownership = 0
+security_driver = \"none\"
+namespaces = []
+cgroup_controllers = []
+";
 
 /// What runs in the namespaces as their first process. `/dev` is this machine's: serial lines are found there.
 const INIT: &str = r#"
