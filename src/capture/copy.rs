@@ -90,6 +90,7 @@ pub fn copy_disk<'env, D: ReadAt + ?Sized, S: Storage>(
         pool,
         gate,
     };
+    image.recycle(pool.spares());
     let stopped = first_pass(source, &readers, &mut image, &show)?;
 
     let mut encoder = Encoder::new(compression)?;

@@ -4,7 +4,7 @@
 use super::journal::{ChunkNote, Note, Stored, What};
 use crate::error::{Error, Result};
 use crate::extent::{Extent, ExtentList};
-use crate::qcow2::{CLUSTER_BYTES, Encoded, GuestCluster, Storage, Writer};
+use crate::qcow2::{CLUSTER_BYTES, Encoded, GuestCluster, Spares, Storage, Writer};
 use crate::store::{CHUNK_BYTES, ChunkList, Digest};
 use crate::units::ByteLen;
 use std::collections::{BTreeMap, VecDeque};
@@ -90,6 +90,11 @@ impl<S: Storage> Image<S> {
             passed: VecDeque::new(),
             taken: 0,
         }
+    }
+
+    /// Gives the memory of written clusters back to `spares` from now on.
+    pub fn recycle(&mut self, spares: Spares) {
+        self.writer.recycle(spares);
     }
 
     /// The number, among the chunks that are read, of the next one.

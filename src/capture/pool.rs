@@ -12,7 +12,7 @@ use super::since::Earlier;
 use crate::device::AlignedBuf;
 use crate::error::Result;
 use crate::extent::{Extent, ExtentList};
-use crate::qcow2::{CLUSTER_BYTES, Compression, Encoded, Encoder, is_zero};
+use crate::qcow2::{CLUSTER_BYTES, Compression, Encoded, Encoder, Spares, is_zero};
 use crate::report::Report;
 use crate::store::{ChunkHasher, Digest, chunk_digest};
 use crate::warn;
@@ -120,6 +120,7 @@ pub struct Pool<'env> {
     read: Arc<AtomicU64>,
     pilot: Mutex<Pilot>,
     stopped: AtomicBool,
+    spares: Spares,
 }
 
 impl fmt::Debug for Pool<'_> {
@@ -138,9 +139,10 @@ impl<'env> Pool<'env> {
         let todo = Mutex::new(todo);
         let level = Arc::new(Level::new());
         let read = Arc::new(AtomicU64::new(0));
+        let spares = Spares::default();
         std::thread::scope(|scope| {
             for _ in 0..threads {
-                scope.spawn(|| serve(&todo, &level, &read));
+                scope.spawn(|| serve(&todo, &level, &read, &spares));
             }
             let pool = Self {
                 jobs,
@@ -150,9 +152,15 @@ impl<'env> Pool<'env> {
                 pilot: Mutex::new(Pilot::new(Arc::clone(&level), threads)),
                 level: Arc::clone(&level),
                 stopped: AtomicBool::new(false),
+                spares: spares.clone(),
             };
             work(&pool)
         })
+    }
+
+    /// The memory that workers encode clusters into, for it to come back.
+    pub(super) fn spares(&self) -> Spares {
+        self.spares.clone()
     }
 
     /// How many workers there are.
@@ -201,7 +209,7 @@ impl<'env> Pool<'env> {
 }
 
 /// A worker, until nobody has work any more.
-fn serve(todo: &Mutex<Receiver<Job<'_>>>, level: &Level, read: &AtomicU64) {
+fn serve(todo: &Mutex<Receiver<Job<'_>>>, level: &Level, read: &AtomicU64, spares: &Spares) {
     let mut kept: Option<(Compression, Encoder)> = None;
     loop {
         let next = todo.lock().unwrap_or_else(PoisonError::into_inner).recv();
@@ -210,7 +218,7 @@ fn serve(todo: &Mutex<Receiver<Job<'_>>>, level: &Level, read: &AtomicU64) {
         };
         let start = Instant::now();
         read.fetch_add(raw.read, Ordering::Relaxed);
-        let done = encoder(&mut kept, how.compression, level).map(|encoder| Ready {
+        let done = encoder(&mut kept, how.compression, level, spares).map(|encoder| Ready {
             turn: raw.turn,
             chunk: Ok(how.encode(encoder, raw.place, raw.read, &raw.bytes, ExtentList::new())),
             bytes: raw.bytes,
@@ -226,13 +234,14 @@ fn encoder<'a>(
     kept: &'a mut Option<(Compression, Encoder)>,
     compression: Compression,
     level: &Level,
+    spares: &Spares,
 ) -> Result<&'a mut Encoder> {
     if kept.as_ref().is_none_or(|(kind, _)| *kind != compression) {
         *kept = None;
     }
     let (_, encoder) = match kept {
         Some(kept) => kept,
-        None => kept.insert((compression, Encoder::new(compression)?)),
+        None => kept.insert((compression, Encoder::new(compression)?.with(spares.clone()))),
     };
     encoder.set_level(level.now())?;
     Ok(encoder)

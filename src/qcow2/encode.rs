@@ -7,6 +7,7 @@
     clippy::indexing_slicing
 )]
 
+use super::spares::Spares;
 use super::{CLUSTER_BYTES, is_zero};
 use crate::error::{Error, Result};
 use flate2::{Compress, FlushCompress, Status};
@@ -96,6 +97,8 @@ pub struct Encoder {
     scratch: Vec<u8>,
     /// Holds the last cluster of a disk that ends within it.
     padded: Vec<u8>,
+    /// What clusters are encoded into, where it comes back from the writer.
+    spares: Option<Spares>,
 }
 
 impl Encoder {
@@ -118,7 +121,16 @@ impl Encoder {
             method,
             scratch: vec![0; SCRATCH],
             padded: Vec::new(),
+            spares: None,
         })
+    }
+
+    /// Encodes into memory of `spares` from now on: for clusters that go to a writer that gives it back
+    /// ([`Writer::recycle`](super::Writer::recycle)).
+    #[must_use]
+    pub fn with(mut self, spares: Spares) -> Self {
+        self.spares = Some(spares);
+        self
     }
 
     /// Compresses with this level of Zstandard from now on, at the least with [`ZSTD_BASE`]; of no
@@ -163,8 +175,8 @@ impl Encoder {
                     }
                     _ => base,
                 };
-                // Straight into the memory that it stays in; what is too much of it is given back.
-                let mut stream = Vec::with_capacity(SCRATCH);
+                // Straight into the memory that it stays in.
+                let mut stream = buffer(self.spares.as_ref());
                 zstd.compress_to_buffer(cluster, &mut stream)
                     .ok()
                     .map(|_| stream)
@@ -181,13 +193,30 @@ impl Encoder {
             }
             Method::None => None,
         };
-        match stream.filter(|stream| stream.len() <= LARGEST_WORTH_COMPRESSING) {
-            Some(mut stream) => {
+        match (stream, &self.spares) {
+            (Some(stream), Some(_)) if stream.len() <= LARGEST_WORTH_COMPRESSING => {
+                Encoded::Compressed(stream)
+            }
+            (Some(mut stream), None) if stream.len() <= LARGEST_WORTH_COMPRESSING => {
+                // It may stay for long: what is too much of it is given back.
                 stream.shrink_to_fit();
                 Encoded::Compressed(stream)
             }
-            None => Encoded::Plain(cluster.to_vec()),
+            (stream, spares) => {
+                let mut plain = stream.unwrap_or_else(|| buffer(spares.as_ref()));
+                plain.clear();
+                plain.extend_from_slice(cluster);
+                Encoded::Plain(plain)
+            }
         }
+    }
+}
+
+/// Room for any stream of a cluster.
+fn buffer(spares: Option<&Spares>) -> Vec<u8> {
+    match spares {
+        Some(spares) => spares.take(SCRATCH),
+        None => Vec::with_capacity(SCRATCH),
     }
 }
 

@@ -16,6 +16,7 @@ pub mod entry;
 pub mod header;
 pub mod reader;
 pub mod refcount;
+pub mod spares;
 pub mod storage;
 pub mod writer;
 
@@ -23,6 +24,7 @@ pub use decode::Decoder;
 pub use encode::{Compression, Encoded, Encoder};
 pub use entry::Mapping;
 pub use reader::Reader;
+pub use spares::Spares;
 pub use storage::Storage;
 pub use writer::{Finished, Writer};
 

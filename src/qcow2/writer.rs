@@ -13,6 +13,7 @@ use super::encode::{Compression, Encoded};
 use super::entry::{COPIED, Mapping};
 use super::header::{CompressionType, Header, MAX_L1_BYTES, l1_entries_for};
 use super::refcount::Refcounts;
+use super::spares::Spares;
 use super::{CLUSTER, CLUSTER_BITS, CLUSTER_BYTES, GuestCluster, HostOffset, Storage};
 use crate::device::AlignedBuf;
 use crate::error::{Error, Kind, Result};
@@ -77,6 +78,8 @@ pub struct Writer<S: Storage = File> {
     /// `end` when the first of them came.
     plain_since: u64,
     refcounts: Refcounts,
+    /// Where the memory of clusters goes that were written.
+    spares: Option<Spares>,
     finished: Finished,
     failed: bool,
     /// Whether what comes is in the file already.
@@ -128,6 +131,7 @@ impl<S: Storage> Writer<S> {
             plain: Vec::new(),
             plain_since: 0,
             refcounts,
+            spares: None,
             finished: Finished {
                 file_bytes: ByteLen::ZERO,
                 data_clusters: 0,
@@ -155,6 +159,11 @@ impl<S: Storage> Writer<S> {
     pub fn over(mut self, backing: Option<String>) -> Self {
         self.backing = backing;
         self
+    }
+
+    /// Gives the memory of written clusters back to `spares` from now on.
+    pub fn recycle(&mut self, spares: Spares) {
+        self.spares = Some(spares);
     }
 
     /// The end of the replay: what comes from now on is written. `tail` are the last bytes of the
@@ -412,6 +421,7 @@ impl<S: Storage> Writer<S> {
                 self.refcounts.add(host, length);
                 self.set_entry(index, entry);
                 self.push(&stream)?;
+                self.written(stream);
             }
             Encoded::Plain(bytes) => {
                 if bytes.len() != CLUSTER_BYTES {
@@ -447,8 +457,16 @@ impl<S: Storage> Writer<S> {
             self.refcounts.add(host, CLUSTER);
             self.set_entry(index, Mapping::plain_entry(host));
             self.push(&bytes)?;
+            self.written(bytes);
         }
         Ok(())
+    }
+
+    /// The memory of a cluster is not needed any more.
+    fn written(&self, bytes: Vec<u8>) {
+        if let Some(spares) = &self.spares {
+            spares.give(bytes);
+        }
     }
 
     /// The open table is final.
