@@ -4,6 +4,8 @@
 //! ```text
 //! stages read DISK          reads the used extents, with O_DIRECT, four requests at a time
 //! stages compress DISK      digests and compresses samples of them from memory, on all processors
+//! stages both DISK          reads, digests and compresses all of it, on all processors: where the disk is memory,
+//!                           the processors copy what is read, and that is not a stage of its own
 //! stages write FILE BYTES   writes so many bytes, with O_DIRECT, four requests at a time, and syncs
 //! ```
 //!
@@ -11,7 +13,7 @@
 
 use haulier::capture::pool::digest_and_encode;
 use haulier::capture::read::ChunkReader;
-use haulier::device::{Disk, ReadAt};
+use haulier::device::{AlignedBuf, Disk, ReadAt};
 use haulier::extent::{Extent, ExtentList};
 use haulier::qcow2::{Compression, Encoded, Encoder};
 use haulier::usedmap::{DiskInfo, map_disks};
@@ -40,6 +42,7 @@ fn main() {
     let (seconds, bytes, stored) = match words[..] {
         ["read", disk] => read(Path::new(disk)),
         ["compress", disk] => compress(Path::new(disk)),
+        ["both", disk] => both(Path::new(disk)),
         ["write", file, bytes] => write(Path::new(file), bytes.parse().unwrap()),
         [] => return,
         _ => panic!("see the head of tests/bench/stages.rs"),
@@ -140,15 +143,7 @@ fn compress(path: &Path) -> (f64, u64, u64) {
                 scope.spawn(|| {
                     let mut encoder = Encoder::new(Compression::Zstd).unwrap();
                     while let Some(sample) = samples.get(next.fetch_add(1, Ordering::Relaxed)) {
-                        let (digest, clusters) = digest_and_encode(sample, &mut encoder);
-                        std::hint::black_box(digest);
-                        for encoded in clusters {
-                            let length = match encoded {
-                                Encoded::Zero | Encoded::Zeroed => 0,
-                                Encoded::Compressed(bytes) | Encoded::Plain(bytes) => bytes.len(),
-                            };
-                            stored.fetch_add(length, Ordering::Relaxed);
-                        }
+                        stored.fetch_add(encoded(sample, &mut encoder), Ordering::Relaxed);
                     }
                 });
             }
@@ -160,6 +155,50 @@ fn compress(path: &Path) -> (f64, u64, u64) {
     }
     let scale = total as f64 / sampled as f64;
     (best.0 * scale, total, (best.1 as f64 * scale) as u64)
+}
+
+fn both(path: &Path) -> (f64, u64, u64) {
+    let disk = Disk::open(path).unwrap();
+    let used = used(&disk);
+    let reader = ChunkReader::new(&disk, &used, disk.identity().logical_sector_bytes);
+    let chunks: Vec<Extent> = (0..disk.size().0)
+        .step_by(PIECE)
+        .filter_map(|start| Extent::between(start, disk.size().0.min(start + PIECE as u64)))
+        .filter(|chunk| used.within(*chunk).next().is_some())
+        .collect();
+    let next = AtomicUsize::new(0);
+    let stored = AtomicUsize::new(0);
+    let start = Instant::now();
+    std::thread::scope(|scope| {
+        for _ in 0..std::thread::available_parallelism().unwrap().get() {
+            scope.spawn(|| {
+                let mut encoder = Encoder::new(Compression::Zstd).unwrap();
+                let mut bytes = AlignedBuf::new(PIECE).unwrap();
+                while let Some(chunk) = chunks.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    bytes.set_len(chunk.len().0 as usize);
+                    reader.fill(*chunk, &mut bytes).unwrap();
+                    stored.fetch_add(encoded(&bytes, &mut encoder), Ordering::Relaxed);
+                }
+            });
+        }
+    });
+    let seconds = start.elapsed().as_secs_f64();
+    (
+        seconds,
+        used.total().0,
+        stored.load(Ordering::Relaxed) as u64,
+    )
+}
+
+/// Digests and encodes a chunk; how many bytes are stored of it.
+fn encoded(chunk: &[u8], encoder: &mut Encoder) -> usize {
+    let (digest, clusters) = digest_and_encode(chunk, encoder);
+    std::hint::black_box(digest);
+    let length = |encoded| match encoded {
+        Encoded::Zero | Encoded::Zeroed => 0,
+        Encoded::Compressed(bytes) | Encoded::Plain(bytes) => bytes.len(),
+    };
+    clusters.into_iter().map(length).sum()
 }
 
 fn write(path: &Path, bytes: u64) -> (f64, u64, u64) {

@@ -10,6 +10,9 @@ pub(super) struct Table {
     read: Stage,
     compress: Stage,
     write: Stage,
+    /// Reading and compressing together, where both are the processors' work.
+    both: Option<Stage>,
+    ours: Option<f64>,
     tools: String,
     live: Option<(u64, u64)>,
 }
@@ -19,11 +22,13 @@ fn rate(stage: Stage) -> f64 {
 }
 
 impl Table {
-    pub(super) fn new(read: Stage, compress: Stage, write: Stage) -> Self {
+    pub(super) fn new(read: Stage, compress: Stage, write: Stage, both: Option<Stage>) -> Self {
         Self {
             read,
             compress,
             write,
+            both,
+            ours: None,
             tools: String::new(),
             live: None,
         }
@@ -41,6 +46,7 @@ impl Table {
         let ratio = |seconds: f64, to: Option<f64>| {
             to.map_or_else(|| "-".to_owned(), |to| format!("{:.2}", seconds / to))
         };
+        self.ours = seconds_of(Tool::Haulier);
         let (ideal, _) = ideal(self.read, self.compress, self.write.seconds);
         for m in measured {
             // Writing to a String does not fail.
@@ -90,6 +96,15 @@ impl fmt::Display for Table {
              | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |\n{}",
             self.tools
         )?;
+        if let (Some(both), Some(ours)) = (self.both, self.ours) {
+            writeln!(
+                f,
+                "The disk is memory, so the processors copy what is read: reading, digesting and compressing it on \
+                 all of them, without writing anything, takes {:.1} s, and that is {:.2} of our capture.\n",
+                both.seconds,
+                both.seconds / ours
+            )?;
+        }
         if let Some((ours, theirs)) = self.live {
             writeln!(
                 f,
