@@ -162,8 +162,9 @@ fn choose(wanted: Wanted, candidates: Vec<Candidate>) -> Result<Stick> {
                 names.join(" and ")
             ))
             .advise(
-                "Two sticks were written from one image and neither has been used yet. Leave only \
-                 the one that the server booted from plugged in, then restart the server",
+                "They were written from one image and none has been used yet. Leave only one of them \
+                 plugged in, then go back to the start with Enter; the others can be put in when \
+                 the capture asks for them",
             ))
         }
         _ => Err(Error::refused(format!(

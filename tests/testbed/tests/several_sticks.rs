@@ -112,6 +112,60 @@ fn a_server_larger_than_its_stick_goes_on_on_the_next_one_and_on_no_other_disk()
 }
 
 #[test]
+fn of_three_fresh_sticks_one_at_a_time_takes_its_part() {
+    // Three sticks hold it, two do not.
+    let scene = BareServer::new(400, 7).unwrap();
+    let sticks: Vec<(String, Stick, String)> = (0..3)
+        .map(|number| {
+            let stick = scene.stick(&format!("stick-{number}.img"), SMALL_STICK);
+            let serial = format!("4C53000117081{number}");
+            (format!("stick{number}"), stick.unwrap(), serial)
+        })
+        .collect();
+    let [first, second, third] = &sticks[..] else {
+        unreachable!("three were made")
+    };
+    let mut machine = scene
+        .machine()
+        .stick(first.1.path(), &first.2)
+        .stick(second.1.path(), &second.2)
+        .extra(&["-blockdev", &drive(&third.0, third.1.path())])
+        .start()
+        .unwrap();
+    machine.serial().wait_for("Haulier ", BOOT).unwrap();
+    // Both carry the names of the image: which one was booted from cannot be told.
+    let twins = "more than one disk carries the identity of the stick";
+    let line = machine.serial().wait_for_line(twins, BOOT).unwrap();
+    assert!(
+        line.contains(&first.2) && line.contains(&second.2),
+        "{line}"
+    );
+    assert_eq!(journey::exit_code(&mut machine).unwrap(), 4);
+    machine.qmp().unplug(&second.0).unwrap();
+    say(&mut machine, "Enter: back to the start", "\n");
+    say(&mut machine, "Enter: capture this disk", "\n");
+    say(&mut machine, "Type yes to begin", "yes\n");
+    for (before, next) in [(first, second), (second, third)] {
+        let put_in = "Put in the next Haulier stick";
+        machine.serial().wait_for(put_in, CAPTURE).unwrap();
+        machine.qmp().unplug(&before.0).unwrap();
+        machine.qmp().plug_stick(&next.0, &next.2).unwrap();
+        machine.serial().send("\n").unwrap();
+        let line = machine
+            .serial()
+            .wait_for_line("Next stick: ", BOOT)
+            .unwrap();
+        assert!(line.contains(&next.2), "{line}");
+    }
+    assert_eq!(journey::exit_code(&mut machine).unwrap(), 0);
+    power_off(&mut machine);
+    drop(machine);
+    scene
+        .prove(&[third.1.path(), first.1.path(), second.1.path()], &[])
+        .unwrap();
+}
+
+#[test]
 fn a_power_cut_on_the_second_stick_costs_neither_the_first_part_nor_a_checkpoint() {
     // Nobody is there then, and both sticks are.
     cut_on_the_second_stick(|server, first, second| {
