@@ -29,7 +29,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// How many chunks are asked of the disk at once.
-const READERS: usize = 3;
+const READERS: usize = 4;
 
 /// A disk to copy.
 #[derive(Debug)]

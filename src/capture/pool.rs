@@ -26,6 +26,12 @@ use std::time::Instant;
 /// first.
 const WAITING: usize = 1024;
 
+/// How many chunks of a disk that is captured alone may wait …
+const WAITING_ALONE: usize = 6;
+
+/// … where not more than this are on their way: many workers have many on their way anyway.
+const CHUNKS_ALONE: usize = 10;
+
 /// A chunk on its way: its number among the chunks that are read of its disk, its place, how many of
 /// its bytes are used, its bytes.
 pub(super) struct Raw {
@@ -168,9 +174,17 @@ impl<'env> Pool<'env> {
         self.threads
     }
 
-    /// How many chunks of a disk may be with the workers, or wait for its image's writer.
+    /// How many chunks of a disk may be with the workers, or wait for one of them or for its image's writer.
     pub(super) fn chunks_a_disk(&self) -> usize {
-        self.threads.div_ceil(self.at_once).saturating_add(2)
+        let workers = self.threads.div_ceil(self.at_once);
+        let least = workers.saturating_add(2);
+        if self.at_once > 1 {
+            return least;
+        }
+        // A disk alone may take more memory, so that a read that takes long is not waited for.
+        workers
+            .saturating_add(WAITING_ALONE)
+            .min(least.max(CHUNKS_ALONE))
     }
 
     /// Bytes of disks that workers got so far.
