@@ -3,8 +3,9 @@
 //! filesystems where one is to be mounted in another.
 //!
 //! Nothing is written, and all of it is a stranger's: what contradicts itself is refused, and no walk
-//! goes on for ever. One file a filesystem (`ext`, `xfs`, `btrfs`, `ntfs`), each a [`Tree`]; `mapped` is
-//! the content of a file whose bytes lie on the volume as they are; `namespace` goes along a path.
+//! goes on for ever. One file a filesystem (`ext`, `xfs`, `btrfs`, `ntfs`, `fat`), each a [`Tree`];
+//! `mapped` is the content of a file whose bytes lie on the volume as they are; `namespace` goes along a path, `below`
+//! through all folders.
 
 #![forbid(unsafe_code)]
 #![deny(
@@ -13,15 +14,18 @@
     clippy::indexing_slicing
 )]
 
+mod below;
 mod btrfs;
 mod cache;
 mod ext;
+mod fat;
 mod mapped;
 mod namespace;
 mod ntfs;
 mod stream;
 mod xfs;
 
+pub(crate) use below::below;
 pub(crate) use cache::Cached;
 pub(crate) use namespace::{Files, Listed};
 pub(crate) use stream::Stream;
@@ -115,6 +119,7 @@ pub(crate) fn open<'a>(
         "xfs" => xfs::Xfs::open(volume).map(boxed),
         "btrfs" => btrfs::Btrfs::open(volume, all).map(boxed),
         "ntfs" => ntfs::Ntfs::open(volume).map(boxed),
+        "fat" => fat::Fat::open(volume).map(boxed),
         _ => return None,
     })
 }

@@ -1,6 +1,7 @@
 //! The same questions to other families of distributions: their files lie elsewhere. (No oracle but
 //! their manuals: what a file says has to come out.)
 
+use crate::map_support::{arg, run};
 use crate::scene::{BOOT_UUID, Packing, ROOT_UUID, disk, ext4, initramfs, look_at};
 use haulier::inventory::System;
 use std::fs;
@@ -111,10 +112,107 @@ fn red_hat_has_entries_of_the_boot_loader_specification() {
     );
     let line = system.command_line.unwrap();
     assert_eq!(line.root.as_deref(), Some("/dev/mapper/rhel-root"));
+    assert_eq!(line.file, format!("/boot/loader/entries/{id}-{older}.conf"));
     assert_eq!(line.resume.as_deref(), Some("/dev/mapper/rhel-swap"));
     let network = system.network.unwrap();
     assert_eq!(network.managers, ["network-manager"]);
     assert_eq!(network.interfaces[0].name.as_deref(), Some("eno1"));
+}
+
+#[test]
+fn systemd_boot_has_kernels_on_the_esp() {
+    let newer = "6.12.57-1-lts";
+    let older = "6.6.30-1-lts";
+    let id = "0123456789abcdef0123456789abcdef";
+    let scratch = tempfile::tempdir().unwrap();
+    let path = |name: &str| scratch.path().join(name);
+    let (root, esp) = (path("root"), path("esp"));
+    write(
+        &root,
+        "etc/os-release",
+        "ID=arch\nPRETTY_NAME=\"Arch Linux\"\n",
+    );
+    let fstab = format!("UUID={ROOT_UUID} / ext4 rw 0 1\nUUID=4A1D-7E33 /efi vfat rw 0 2\n");
+    write(&root, "etc/fstab", fstab);
+    fs::create_dir_all(root.join("efi")).unwrap();
+    symlink("usr/lib", root.join("lib")).unwrap();
+    for release in [newer, older] {
+        write(
+            &root,
+            &format!("usr/lib/modules/{release}/modules.builtin"),
+            "",
+        );
+        // As kernel-install(8) lays them out.
+        let folder = format!("{id}/{release}");
+        write(&esp, &format!("{folder}/linux"), "MZ");
+        write(
+            &esp,
+            &format!("{folder}/initrd"),
+            initramfs(Packing::Zstd, true),
+        );
+        write(
+            &esp,
+            &format!("loader/entries/{id}-{release}.conf"),
+            format!(
+                "title Arch Linux\nversion {release}\nmachine-id {id}\nlinux /{folder}/linux\n\
+                 initrd /{folder}/initrd\noptions root=UUID={ROOT_UUID} rw\n"
+            ),
+        );
+    }
+    write(
+        &esp,
+        "loader/loader.conf",
+        format!("default {id}-{older}.conf\ntimeout 3\n"),
+    );
+    write(&esp, "EFI/systemd/systemd-bootx64.efi", "MZ");
+    run(
+        "mkfs.vfat",
+        &[
+            "-C",
+            "-F",
+            "32",
+            "-i",
+            "4A1D7E33",
+            "-n",
+            "EFI",
+            arg(&path("esp.img")),
+            "65536",
+        ],
+    );
+    for top in ["EFI", "loader", id] {
+        run(
+            "mcopy",
+            &[
+                "-s",
+                "-i",
+                arg(&path("esp.img")),
+                arg(&esp.join(top)),
+                "::/",
+            ],
+        );
+    }
+    ext4(&root, &path("root.img"), 64, ROOT_UUID, &[]);
+    disk(&path("disk"), &[&path("esp.img"), &path("root.img")]);
+    let mut found = look_at(&[path("disk")]);
+    assert_eq!(found.notes, Vec::<String>::new());
+    assert_eq!(found.systems.len(), 1);
+    let system = found.systems.remove(0);
+    let kernels = system.kernels.unwrap();
+    let releases: Vec<&str> = kernels.iter().map(|kernel| &*kernel.release).collect();
+    assert_eq!(releases, [older, newer]);
+    for (kernel, first) in kernels.iter().zip([true, false]) {
+        assert_eq!(kernel.default, Some(first));
+        let initramfs = format!("/efi/{id}/{}/initrd", kernel.release);
+        assert_eq!(kernel.initramfs.as_deref(), Some(&*initramfs));
+        let drivers = kernel.initramfs_drivers.as_ref().unwrap();
+        assert!(
+            drivers.iter().any(|driver| driver == "virtio_blk"),
+            "{drivers:?}"
+        );
+    }
+    let line = system.command_line.unwrap();
+    assert_eq!(line.root.as_deref(), Some(&*format!("UUID={ROOT_UUID}")));
+    assert_eq!(line.file, format!("/efi/loader/entries/{id}-{older}.conf"));
 }
 
 #[test]

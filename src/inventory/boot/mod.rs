@@ -19,9 +19,9 @@ pub use code::BootCode;
 use super::FirmwareKind;
 use crate::device::{ReadAt, Window};
 use crate::error::Result;
+use crate::files;
 use crate::ptable::{Partition, PartitionTable, PartitionType, Scheme};
 use crate::units::{ByteOffset, SectorSize};
-use crate::usedmap::fat::files;
 use serde::{Deserialize, Serialize};
 
 /// Bit 2 of a partition's attributes: active, or "legacy BIOS bootable" (UEFI 2.10, table 5.8).
@@ -94,7 +94,7 @@ impl DiskBoot {
                 guid: part.guid.map(|guid| guid.hyphenated().to_string()),
                 start_sector: part.start.0.checked_div(sector.bytes()),
                 sectors: part.len.0.checked_div(sector.bytes()),
-                loaders: window(disk, part).and_then(|esp| files::find(&esp, "efi", ".efi").ok()),
+                loaders: window(disk, part).and_then(|esp| loaders(&esp)),
             })
             .collect();
         let by_bios = match boot_code {
@@ -124,6 +124,12 @@ impl DiskBoot {
 /// MBR type EFh is UEFI's (UEFI 2.10, 5.2.2).
 fn is_esp(kind: PartitionType) -> bool {
     kind == PartitionType::EFI_SYSTEM || kind == PartitionType::Mbr(0xEF)
+}
+
+/// The loaders on an EFI system partition; nothing if it cannot be read.
+fn loaders(esp: &dyn ReadAt) -> Option<Vec<String>> {
+    let tree = files::open("fat", esp, &[])?.ok()?;
+    files::below(&*tree, "efi", ".efi").ok()
 }
 
 fn window<'a>(disk: &'a dyn ReadAt, part: &Partition) -> Option<Window<&'a dyn ReadAt>> {

@@ -61,7 +61,10 @@ pub(super) fn kernels(reading: &Reading<'_>, menu: Option<&Menu>) -> Option<Vec<
         .take(MOST)
         .enumerate()
         .map(|(nth, release)| {
-            let entry = default.filter(|_| starts.as_ref() == Some(release));
+            let entry = match default.filter(|_| starts.as_ref() == Some(release)) {
+                Some(default) => Some(default),
+                None => entry_of(reading, menu, release),
+            };
             let path = initramfs_of(reading, release, entry);
             Kernel {
                 default: starts.as_ref().map(|starts| starts == release),
@@ -112,6 +115,12 @@ fn release_of(reading: &Reading<'_>, entry: &Entry) -> Option<String> {
     })
 }
 
+/// The first entry that starts this kernel.
+fn entry_of<'m>(reading: &Reading<'_>, menu: Option<&'m Menu>, release: &str) -> Option<&'m Entry> {
+    let mut entries = menu?.entries.iter();
+    entries.find(|entry| release_of(reading, entry).as_deref() == Some(release))
+}
+
 /// Where a path of a boot loader may be in the system: it counts from the filesystem that it reads.
 fn places(path: &str) -> Vec<String> {
     let file = path.rsplit('/').next().unwrap_or(path);
@@ -157,7 +166,11 @@ fn drivers_in(reading: &Reading<'_>, path: &str) -> Option<Vec<String>> {
 
 /// The command line of the kernel that starts, or what the next menu will be made of.
 pub(super) fn command_line(reading: &Reading<'_>, menu: Option<&Menu>) -> Option<CommandLine> {
-    let of_menu = menu.and_then(|menu| Some((menu.first()?.options.clone(), menu.file.clone())));
+    let of_menu = menu.and_then(|menu| {
+        let first = menu.first()?;
+        let file = first.file.as_ref().unwrap_or(&menu.file);
+        Some((first.options.clone(), file.clone()))
+    });
     let (options, file) = of_menu
         .or_else(|| {
             let path = "/etc/kernel/cmdline";

@@ -17,7 +17,16 @@ use crate::files::{Files, Node, Tree};
 use crate::inventory::RtcBasis;
 
 /// Folders of a system that may lie on volumes of their own, and that are looked into.
-const MOUNTED: [&str; 6] = ["/usr", "/boot", "/etc", "/lib", "/opt", "/var"];
+const MOUNTED: [&str; 8] = [
+    "/usr",
+    "/boot",
+    "/boot/efi",
+    "/efi",
+    "/etc",
+    "/lib",
+    "/opt",
+    "/var",
+];
 
 /// Where os-release may be (os-release(5)).
 const OS_RELEASE: [&str; 2] = ["/etc/os-release", "/usr/lib/os-release"];

@@ -35,6 +35,8 @@ pub(super) struct Entry {
     pub options: String,
     /// `version` of the Boot Loader Specification.
     pub release: Option<String>,
+    /// The file of its own that it stands in, if it has one.
+    pub file: Option<String>,
 }
 
 /// A menu.
@@ -325,6 +327,7 @@ fn specified(reading: &Reading<'_>) -> Menu {
 fn entry(path: &str, text: &str) -> Option<Entry> {
     let mut entry = Entry {
         id: path.rsplit('/').next().map(str::to_owned),
+        file: Some(path.to_owned()),
         ..Entry::default()
     };
     let mut options: Vec<&str> = Vec::new();

@@ -15,14 +15,14 @@ use crate::usedmap::finding::Refusal;
 
 /// Which of the three it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(crate) enum Kind {
     Fat12,
     Fat16,
     Fat32,
 }
 
 impl Kind {
-    pub(super) fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Fat12 => "fat12",
             Self::Fat16 => "fat16",
@@ -31,7 +31,7 @@ impl Kind {
     }
 
     /// Bits of an entry in the file allocation table.
-    pub(super) fn entry_bits(self) -> u64 {
+    pub(crate) fn entry_bits(self) -> u64 {
         match self {
             Self::Fat12 => 12,
             Self::Fat16 => 16,
@@ -51,7 +51,7 @@ impl Kind {
 
 /// Sizes that fit together and fit the volume.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Boot {
+pub(crate) struct Boot {
     pub kind: Kind,
     /// Bytes a sector: 512 to 4096.
     pub sector_size: u64,
@@ -89,7 +89,7 @@ pub(super) struct Boot {
 
 impl Boot {
     /// Reads the boot sector of a volume.
-    pub(super) fn read(volume: &dyn ReadAt) -> Result<Self, Refusal> {
+    pub(crate) fn read(volume: &dyn ReadAt) -> Result<Self, Refusal> {
         let mut bytes = [0; 512];
         volume.read_at(ByteOffset(0), &mut bytes)?;
         Self::parse(&bytes, volume.size().0)
@@ -211,7 +211,7 @@ impl Boot {
     }
 
     /// Where a data cluster starts; `number` counts from 2.
-    pub(super) fn cluster_at(&self, number: u64) -> u64 {
+    pub(crate) fn cluster_at(&self, number: u64) -> u64 {
         number
             .saturating_sub(2)
             .saturating_mul(self.cluster_size)
@@ -219,7 +219,7 @@ impl Boot {
     }
 
     /// Whether it is the number of a data cluster.
-    pub(super) fn has_cluster(&self, number: u64) -> bool {
+    pub(crate) fn has_cluster(&self, number: u64) -> bool {
         (2..self.clusters.saturating_add(2)).contains(&number)
     }
 }

@@ -14,8 +14,7 @@
     clippy::indexing_slicing
 )]
 
-mod boot;
-pub(crate) mod files;
+pub(crate) mod boot;
 mod table;
 
 use super::bitmap;
@@ -30,9 +29,15 @@ use boot::{Boot, Kind};
 use table::Table;
 
 /// An entry of a directory.
-const ENTRY: usize = 32;
+pub(crate) const ENTRY: usize = 32;
 /// Bytes of a root directory that are searched for the label.
 const LABEL_SEARCH: u64 = 1 << 20;
+
+/// The serial number as blkid writes it.
+pub(crate) fn volume_id(boot: &Boot) -> Option<String> {
+    let serial = boot.serial?;
+    Some(format!("{:04X}-{:04X}", serial >> 16, serial & 0xFFFF))
+}
 
 /// Reads what a volume with the signature of FAT holds.
 pub(super) fn look(volume: &dyn ReadAt) -> Filesystem {
@@ -40,9 +45,7 @@ pub(super) fn look(volume: &dyn ReadAt) -> Filesystem {
         Ok(boot) => boot,
         Err(refusal) => return Filesystem::refused(refusal),
     };
-    let uuid = boot
-        .serial
-        .map(|serial| format!("{:04X}-{:04X}", serial >> 16, serial & 0xFFFF));
+    let uuid = volume_id(&boot);
     let mut filesystem = Filesystem {
         name: Some(boot.kind.name().into()),
         label: label(volume, &boot),
@@ -140,7 +143,7 @@ fn refuse_unless_clean(boot: &Boot, table: &Table) -> Result<(), Refusal> {
 
 /// The label in the root directory, or else that in the boot sector, which few systems keep up to
 /// date. Only a name: what cannot be read is no label.
-fn label(volume: &dyn ReadAt, boot: &Boot) -> Option<String> {
+pub(crate) fn label(volume: &dyn ReadAt, boot: &Boot) -> Option<String> {
     let (at, len) = match boot.kind {
         Kind::Fat32 if boot.has_cluster(boot.root_cluster) => {
             (boot.cluster_at(boot.root_cluster), boot.cluster_size)
