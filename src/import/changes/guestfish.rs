@@ -2,6 +2,7 @@
 //! whatever they lie on (LVM, md, btrfs subvolumes), so that neither root nor the host's drivers are needed.
 //! One session is started and asked command by command (guestfish(1), "Remote control over a socket").
 
+use super::guest::Guest;
 use crate::error::{Error, Kind, Result};
 use crate::inventory::installed::RootPlace;
 use crate::vm::printable;
@@ -326,20 +327,28 @@ impl Session {
         }
     }
 
-    /// Whether there is such a file, or a link to one.
+    /// Writes everything out and ends the machine.
     ///
     /// # Errors
-    /// When libguestfs cannot say.
-    pub(super) fn is_file(&self, path: &str) -> Result<bool> {
+    /// When something was not written.
+    pub(super) fn finish(self) -> Result<()> {
+        self.run(&["umount-all"])?;
+        self.run(&["shutdown"])?;
+        Ok(())
+    }
+}
+
+impl Guest for Session {
+    fn run(&self, words: &[&str]) -> Result<String> {
+        Session::run(self, words)
+    }
+
+    fn is_file(&self, path: &str) -> Result<bool> {
         let said = self.run(&["is-file", path, "followsymlinks:true"])?;
         Ok(said.trim() == "true")
     }
 
-    /// A text file of the guest, or `None` where there is none.
-    ///
-    /// # Errors
-    /// When it cannot be read, is no text, or too large to be a table.
-    pub(super) fn read(&self, path: &str) -> Result<Option<String>> {
+    fn read(&self, path: &str) -> Result<Option<String>> {
         if !self.is_file(path)? {
             return Ok(None);
         }
@@ -364,25 +373,15 @@ impl Session {
         String::from_utf8(bytes).map(Some).map_err(|_| no_table())
     }
 
-    /// Writes a file of the guest; one that is there keeps its permissions, and a link stays one.
-    ///
-    /// # Errors
-    /// When it cannot be written.
-    pub(super) fn write(&self, path: &str, content: &str) -> Result<()> {
+    fn write(&self, path: &str, content: &str) -> Result<()> {
         let from = self.folder.path().join("file");
         std::fs::write(&from, content).map_err(|e| Error::io(format!("writing {path}"), e))?;
         self.run(&[OsStr::new("upload"), from.as_os_str(), OsStr::new(path)])?;
         Ok(())
     }
 
-    /// Writes everything out and ends the machine.
-    ///
-    /// # Errors
-    /// When something was not written.
-    pub(super) fn finish(self) -> Result<()> {
-        self.run(&["umount-all"])?;
-        self.run(&["shutdown"])?;
-        Ok(())
+    fn is_alive(&self) -> bool {
+        self.socket().exists()
     }
 }
 

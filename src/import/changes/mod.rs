@@ -6,16 +6,20 @@
 //! The images themselves stay as they were captured: without the overlays they are the machine. Nothing
 //! here fails an import: what cannot be changed is said.
 //!
-//! * `wanted`: which changes.
-//! * `disks`: which disk a name means.
-//! * `mounts`: names of devices in tables.
-//! * `linux`: how each is made.
-//! * `guestfish`: the machine that they are made in.
+//! * `wanted`: which changes. `disks`: which disk a name means.
+//! * `groups`: what is changed together, and what is left out when it fails.
+//! * `links`, `tables`, `initramfs`, `loader`: how each is made. `mounts`: names of devices in tables.
+//! * `guest`: what they need of a machine. `guestfish`: the machine that they are made in.
 
 mod disks;
+mod groups;
+mod guest;
 mod guestfish;
-mod linux;
+mod initramfs;
+mod links;
+mod loader;
 mod mounts;
+mod tables;
 mod wanted;
 
 use super::{Capture, Options, OutDir};
@@ -24,6 +28,7 @@ use crate::inventory::{DiskBoot, Machine};
 use crate::report::Report;
 use crate::vm::{VmPlan, printable};
 use crate::{say, warn};
+use groups::{Done, Failed, Group};
 use guestfish::Session;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -54,7 +59,14 @@ pub(super) fn apply(
     options: &Options,
     report: &dyn Report,
 ) -> Result<()> {
-    let boots: Vec<&DiskBoot> = capture.boots.iter().flatten().collect();
+    let records = capture.manifest.disks.iter().zip(&capture.boots);
+    let boots: Vec<(usize, &DiskBoot)> = records
+        .filter_map(|(record, boot)| {
+            let file = Path::new(&record.file);
+            let disk = plan.disks.iter().position(|disk| disk.file == file)?;
+            Some((disk, boot.as_ref()?))
+        })
+        .collect();
     let wanted = Wanted::new(&capture.machine, &boots, plan, options);
     for note in &wanted.notes {
         warn!(report, "{note}");
@@ -68,11 +80,8 @@ pub(super) fn apply(
             "{why}, so the disks stay as they were captured. What is missing: {}",
             wanted.sentences().join("; ")
         );
-        if wanted.virtio {
-            warn!(
-                report,
-                "without drivers the VM will not find its disks: import again with --profile faithful"
-            );
+        if wanted.groups().contains(&Group::Drivers) {
+            warn!(report, "{}", Group::Drivers.consequence());
         }
     };
     if options.unchanged {
@@ -99,49 +108,79 @@ pub(super) fn apply(
             _ => disk.file.clone(),
         })
         .collect();
-    let overlays = overlays(&images, keep, dir)?;
-    let changed = Session::start(&overlays).and_then(|mut session| {
-        session.open_encrypted(&options.key_files, |uuid| wanted.luks_name(uuid))?;
-        session.mount(&wanted.root, &wanted.mounts, |name| wanted.device(name))?;
-        let done = linux::change(&session, &wanted)?;
-        session.finish()?;
-        Ok(done)
-    });
-    match changed {
-        Ok(done) if !done.is_empty() => {
-            let done: Vec<String> = done.iter().map(|line| printable(line)).collect();
-            for line in &done {
-                say!(report, "changed: {line}");
-            }
-            dir.write(LIST, list(&images, keep, &done).as_bytes(), 0o644)?;
-            if keep == Keep::Over {
-                for (disk, overlay) in plan.disks.iter_mut().zip(&overlays) {
-                    disk.file = overlay.file_name().map_or(overlay.clone(), PathBuf::from);
-                }
-            } else {
-                for overlay in &overlays {
-                    let doing = format!(
-                        "writing the changes into the disk below {}",
-                        overlay.display()
-                    );
-                    qemu_img(
-                        Command::new("qemu-img").args(["commit", "-q"]).arg(overlay),
-                        &doing,
-                    )?;
-                }
-                discard(&overlays)?;
-            }
-        }
-        Ok(_) => {
-            discard(&overlays)?;
-            left("nothing was found to change on the disks");
-        }
-        Err(error) => {
-            discard(&overlays)?;
-            left(&format!("the disks cannot be changed ({error})"));
-        }
+    let (overlays, done, failed) = make(&images, keep, dir, &wanted, options)?;
+    for (group, why) in &failed {
+        warn!(
+            report,
+            "not changed: {}: {why}. So {}",
+            wanted.sentence(*group),
+            group.consequence()
+        );
     }
-    Ok(())
+    if overlays.is_empty() {
+        return Ok(());
+    }
+    let printed = |lines: &[String]| -> Vec<String> {
+        let lines = lines.iter().map(|line| printable(line));
+        lines.collect()
+    };
+    let (lines, mut told) = (printed(&done.lines), printed(&done.told));
+    for line in &lines {
+        say!(report, "changed: {line}");
+    }
+    for line in &told {
+        warn!(report, "{line}");
+    }
+    told.extend(failed.iter().map(|(group, why)| {
+        let why = printable(why);
+        format!("not changed: {}: {why}", wanted.sentence(*group))
+    }));
+    dir.write(LIST, list(&images, keep, &lines, &told).as_bytes(), 0o644)?;
+    if keep == Keep::Over {
+        for (disk, overlay) in plan.disks.iter_mut().zip(&overlays) {
+            disk.file = overlay.file_name().map_or(overlay.clone(), PathBuf::from);
+        }
+        return Ok(());
+    }
+    for overlay in &overlays {
+        let doing = format!(
+            "writing the changes into the disk below {}",
+            overlay.display()
+        );
+        qemu_img(
+            Command::new("qemu-img").args(["commit", "-q"]).arg(overlay),
+            &doing,
+        )?;
+    }
+    discard(&overlays)
+}
+
+/// Makes what can be made; the overlays that have it, none if nothing could be.
+fn make(
+    images: &[PathBuf],
+    keep: Keep,
+    dir: &OutDir,
+    wanted: &Wanted,
+    options: &Options,
+) -> Result<(Vec<PathBuf>, Done, Failed)> {
+    let mut groups = wanted.groups();
+    let mut failed = Failed::default();
+    while !groups.is_empty() {
+        let overlays = overlays(images, keep, dir)?;
+        let attempt = groups::attempt(&overlays, wanted, &groups, &options.key_files, &mut failed);
+        match attempt {
+            Ok(done) if !done.lines.is_empty() => return Ok((overlays, done, failed)),
+            Ok(_) => groups.clear(),
+            // Once more without them; at least one group less each time.
+            Err(failure) => {
+                let why = failure.error.to_string();
+                failed.extend(failure.groups.iter().map(|group| (*group, why.clone())));
+                groups.retain(|group| !failed.iter().any(|(out, _)| out == group));
+            }
+        }
+        discard(&overlays)?;
+    }
+    Ok((Vec::new(), Done::default(), failed))
 }
 
 /// Whether anything will be changed.
@@ -204,7 +243,7 @@ fn discard(overlays: &[PathBuf]) -> Result<()> {
 }
 
 /// `changes.txt`
-fn list(images: &[PathBuf], keep: Keep, done: &[String]) -> String {
+fn list(images: &[PathBuf], keep: Keep, done: &[String], told: &[String]) -> String {
     let mut text = String::from("What haulier import changed for this VM. ");
     text += match keep {
         Keep::Over => {
@@ -216,6 +255,12 @@ fn list(images: &[PathBuf], keep: Keep, done: &[String]) -> String {
         }
     };
     for line in done {
+        text += &format!("- {line}\n");
+    }
+    if !told.is_empty() {
+        text += "\nWhat to know:\n\n";
+    }
+    for line in told {
         text += &format!("- {line}\n");
     }
     text += "\nTo undo all of it: import again with --unchanged";

@@ -106,9 +106,93 @@ pub(super) fn rename_field(
     Renamed { text, names }
 }
 
+/// What begins an entry of a menu: of GRUB, of GRUB 0.97, of extlinux.
+const BEGINNINGS: [&str; 4] = ["menuentry", "submenu", "title", "label"];
+/// What names a kernel in an entry.
+const KERNELS: [&str; 4] = ["linux", "linuxefi", "linux16", "kernel"];
+
+/// Exchanges names in a boot loader's menu, or in what one is made of. `new` is also asked whether the kernel is
+/// started without an initramfs; of a text without kernels `is_bare` says it.
+pub(super) fn rename_menu(
+    config: &str,
+    is_bare: bool,
+    new: impl Fn(&str, bool) -> Option<String>,
+) -> Renamed {
+    let mut all = Renamed {
+        text: String::with_capacity(config.len()),
+        names: Vec::new(),
+    };
+    for entry in menu_entries(config) {
+        let is_bare = entry_is_bare(entry).unwrap_or(is_bare);
+        let renamed = rename_arguments(entry, |name| new(name, is_bare));
+        all.text += &renamed.text;
+        all.names.extend(renamed.names);
+    }
+    all
+}
+
+/// The same in an entry of the Boot Loader Specification, which is a file.
+pub(super) fn rename_entry(text: &str, new: impl Fn(&str, bool) -> Option<String>) -> Renamed {
+    let is_bare = entry_is_bare(text).unwrap_or(false);
+    rename_arguments(text, |name| new(name, is_bare))
+}
+
+/// Whether a menu starts a kernel without an initramfs, and tells it this root.
+pub(super) fn menu_is_bare(menu: &str, root: &str) -> bool {
+    menu_entries(menu).into_iter().any(|entry| {
+        entry_is_bare(entry) == Some(true)
+            && entry
+                .split_whitespace()
+                .any(|word| word.trim_matches(['"', '\'']) == format!("root={root}"))
+    })
+}
+
+/// A menu cut where its entries begin.
+fn menu_entries(menu: &str) -> Vec<&str> {
+    let mut entries = Vec::new();
+    let (mut begins, mut at) = (0_usize, 0_usize);
+    for line in menu.split_inclusive('\n') {
+        if BEGINNINGS.contains(&&*first_word(line)) {
+            entries.extend(menu.get(begins..at));
+            begins = at;
+        }
+        at = at.saturating_add(line.len());
+    }
+    entries.extend(menu.get(begins..));
+    entries
+}
+
+/// Whether an entry starts its kernel without an initramfs; `None` where it starts none.
+fn entry_is_bare(entry: &str) -> Option<bool> {
+    let has = |is_it: &dyn Fn(&str) -> bool| entry.lines().any(|line| is_it(&first_word(line)));
+    // Under Xen both are modules.
+    let has_modules = has(&|word| word.starts_with("module"));
+    if !has_modules && !has(&|word| KERNELS.contains(&word)) {
+        return None;
+    }
+    let mut words = entry.split_whitespace();
+    let has_initramfs = has_modules
+        || has(&|word| word.starts_with("initrd"))
+        || words.any(|word| word.starts_with("initrd="));
+    Some(!has_initramfs)
+}
+
+/// extlinux takes its words in both cases.
+fn first_word(line: &str) -> String {
+    let word = line.split_whitespace().next().unwrap_or_default();
+    word.to_ascii_lowercase()
+}
+
+/// `new` as long as `old`, where both are GRUB's environment: what is free is `#`. `None` if it does not fit.
+pub(super) fn same_length(old: &str, new: &str) -> Option<String> {
+    let used = new.trim_end_matches('#');
+    let free = old.len().checked_sub(used.len())?;
+    Some(format!("{used}{}", "#".repeat(free)))
+}
+
 /// Exchanges what stands behind `root=` and `resume=` wherever the kernel is told so, and `RESUME=`, which
 /// is initramfs-tools' word for it.
-pub(super) fn rename_arguments(config: &str, new: impl Fn(&str) -> Option<String>) -> Renamed {
+fn rename_arguments(config: &str, new: impl Fn(&str) -> Option<String>) -> Renamed {
     let mut names = Vec::new();
     let mut text = String::with_capacity(config.len());
     let mut rest = config;
@@ -224,11 +308,58 @@ mod tests {
         assert_eq!(renamed.names.len(), 3);
     }
 
+    #[test]
+    fn a_kernel_without_an_initramfs_is_told_from_others() {
+        let name = |_: &str, is_bare: bool| Some(if is_bare { "bare" } else { "with" }.to_owned());
+        for (menu, expected) in [
+            (
+                "menuentry 'a' {\n\tlinux /a root=x\n\tinitrd /b\n}\nmenuentry 'b' {\n\tlinux /a root=x\n}\n",
+                "with bare",
+            ),
+            (
+                "title a\n kernel /a root=x\ntitle b\n kernel /a root=x\n initrd /b\n",
+                "bare with",
+            ),
+            (
+                "title a\n kernel /xen.gz\n module /a root=x\n module /b\n",
+                "with",
+            ),
+            (
+                "menuentry 'a' {\n multiboot2 /xen\n module2 /a root=x\n module2 /b\n}\n",
+                "with",
+            ),
+            (
+                "DEFAULT a\nLABEL a\n  KERNEL /a\n  APPEND initrd=/b root=x\nLABEL b\n LINUX /a\n APPEND root=x\n",
+                "with bare",
+            ),
+            ("GRUB_CMDLINE_LINUX=\"root=x\"\n", "bare"),
+        ] {
+            let renamed = rename_menu(menu, true, name);
+            let found: Vec<&str> = renamed.names.iter().map(|(_, new)| new.as_str()).collect();
+            assert_eq!(found.join(" "), expected, "{menu}");
+            let back = rename_menu(&renamed.text, true, |_, _| Some("x".into()));
+            assert_eq!(back.text, menu);
+            let has_bare = expected.contains("bare") && !menu.starts_with("GRUB_");
+            assert_eq!(menu_is_bare(menu, "x"), has_bare, "{menu}");
+        }
+        let entry = "initrd /b\ntitle a\nlinux /a\noptions root=x\n";
+        assert_eq!(rename_entry(entry, name).names[0].1, "with");
+    }
+
+    #[test]
+    fn what_does_not_fit_into_grubs_environment_is_not_written() {
+        assert_eq!(
+            same_length("a=b\n###", "a=bcd\n###").as_deref(),
+            Some("a=bcd\n#")
+        );
+        assert_eq!(same_length("a=b\n#", "a=bcd\n#"), None);
+    }
+
     proptest! {
         #[test]
         fn a_table_without_such_names_stays_as_it_is(text in "(.|\n|[ \t#/=]){0,80}") {
             prop_assert_eq!(&rename_field(&text, 0, |_| None).text, &text);
-            prop_assert_eq!(&rename_arguments(&text, |_| None).text, &text);
+            prop_assert_eq!(&rename_menu(&text, false, |_, _| None).text, &text);
             // Whatever it is: no panic.
             let _ = place_name(&text);
         }

@@ -185,15 +185,23 @@ impl Base {
         bail!("there is no kernel in {}", folder.display())
     }
 
-    /// Hands out the files that make a system one whose initramfs has no driver of virtual machines.
+    /// Hands out the files that make a system one whose initramfs has no driver of virtual machines; with `dep`
+    /// the next one has those of the machine that it is made in. `early` comes in front of it.
     pub(crate) fn without_virtio(
         &self,
         release: &str,
+        dep: bool,
+        early: Vec<u8>,
         mut file: impl FnMut(&str, &[u8]) -> Result<()>,
     ) -> Result<()> {
         let path = self.directory.join("initrd-without-virtio");
-        let initramfs = fs::read(&path).with_context(|| format!("reading {}", path.display()))?;
+        let main = fs::read(&path).with_context(|| format!("reading {}", path.display()))?;
+        let initramfs = [early, main].concat();
         file(&format!("boot/initrd.img-{release}"), &initramfs)?;
+        if dep {
+            let path = "etc/initramfs-tools/conf.d/driver-policy";
+            return file(path, b"MODULES=dep\n");
+        }
         file("etc/initramfs-tools/conf.d/modules", b"MODULES=list\n")?;
         let modules = METAL.join("\n") + "\n";
         file("etc/initramfs-tools/modules", modules.as_bytes())

@@ -109,8 +109,18 @@ fn configuration(overlay: &mut Overlay, base: &Base, recipe: &Recipe) -> Result<
     }
     overlay.file("etc/fstab", 0o644, recipe.fstab().as_bytes())?;
     let release = base.kernel()?;
+    let containers = recipe.table_of_containers();
+    if let Some(table) = &containers {
+        overlay.file("etc/crypttab", 0o644, table.as_bytes())?;
+    }
     if !recipe.virtio {
-        base.without_virtio(&release, |path, content| overlay.file(path, 0o644, content))?;
+        // What initramfs-tools writes down of it.
+        let early = containers.map_or_else(Vec::new, |table| {
+            cpio(&[("cryptroot", None), ("cryptroot/crypttab", Some(&table))])
+        });
+        base.without_virtio(&release, recipe.dep, early, |path, content| {
+            overlay.file(path, 0o644, content)
+        })?;
     }
     let dracut = recipe.flavor == Flavor::Dracut;
     for (name, address) in recipe.addresses {
@@ -196,6 +206,33 @@ fn menu(recipe: &Recipe, release: &str) -> String {
         recipe.grub_uuid(),
         recipe.root_arguments(),
     )
+}
+
+/// An archive for an initramfs: directories, and files with their content
+/// (Linux, Documentation/driver-api/early-userspace/buffer-format.rst). Its length is a multiple of 512.
+fn cpio(entries: &[(&str, Option<&str>)]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let end = ("TRAILER!!!", Some(""));
+    for (number, (name, content)) in entries.iter().chain([&end]).enumerate() {
+        let (mode, content) = match content {
+            Some(content) => (0o100_644, *content),
+            None => (0o040_755, ""),
+        };
+        let mut header = String::from("070701");
+        // ino, mode, uid, gid, nlink, mtime, filesize, dev, rdev, namesize, check.
+        let (size, length) = (content.len(), name.len() + 1);
+        for field in [number + 1, mode, 0, 0, 1, 0, size, 0, 0, 0, 0, length, 0] {
+            header += &format!("{field:08x}");
+        }
+        bytes.extend(header.as_bytes());
+        bytes.extend(name.as_bytes());
+        bytes.push(0);
+        bytes.resize(bytes.len().next_multiple_of(4), 0);
+        bytes.extend(content.as_bytes());
+        bytes.resize(bytes.len().next_multiple_of(4), 0);
+    }
+    bytes.resize(bytes.len().next_multiple_of(512), 0);
+    bytes
 }
 
 /// The same files each time: half of them random bytes, half text; a link or two among them.

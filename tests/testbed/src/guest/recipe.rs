@@ -16,6 +16,9 @@ pub(super) const SWAP_UUID: &str = "b1d3c7de-02c4-4a39-8b0a-0d5f3a7e9922";
 /// Volume number of the ESP, as Linux shows it.
 pub(super) const EFI_VOLUME: &str = "4A1D-7E33";
 
+/// What `/etc/crypttab` calls the container.
+const CONTAINER: &str = "sda3_crypt";
+
 /// What opens the root of [`Root::Luks`].
 pub const PASSPHRASE: &str = "correct horse battery";
 
@@ -58,6 +61,12 @@ pub struct Recipe {
     pub fallback_loader: bool,
     /// Whether its initramfs has the drivers of virtual machines.
     pub virtio: bool,
+    /// Whether the next one is made for the machine that makes it (`MODULES=dep`).
+    pub dep: bool,
+    /// Whether [`Root::Luks`] is opened by `/etc/crypttab`, not by a word of the command line.
+    pub crypttab: bool,
+    /// Whether fstab names a disk that is not there.
+    pub absent_disk: bool,
     /// How the system names its partitions, up to the number, where it does not go by UUID: `/dev/nvme0n1p`.
     pub by_place: Option<&'static str>,
     /// Whose parts it has.
@@ -89,6 +98,9 @@ impl Recipe {
         root: Root::Ext4,
         fallback_loader: true,
         virtio: true,
+        dep: false,
+        crypttab: false,
+        absent_disk: false,
         by_place: None,
         flavor: Flavor::Debian,
         addresses: &[],
@@ -117,6 +129,28 @@ impl Recipe {
     #[must_use]
     pub const fn without_virtio(mut self) -> Self {
         self.virtio = false;
+        self
+    }
+
+    /// The same with an initramfs for its own metal only, as Debian's installer offers it.
+    #[must_use]
+    pub const fn modules_dep(mut self) -> Self {
+        self.virtio = false;
+        self.dep = true;
+        self
+    }
+
+    /// The same with a root that `/etc/crypttab` opens, as Debian's installer writes it.
+    #[must_use]
+    pub const fn crypttab(mut self) -> Self {
+        self.crypttab = true;
+        self
+    }
+
+    /// The same with a line in fstab for a disk of long ago.
+    #[must_use]
+    pub const fn absent_disk(mut self) -> Self {
+        self.absent_disk = true;
         self
     }
 
@@ -173,7 +207,12 @@ impl Recipe {
     /// What the kernel is told about its root.
     pub(super) fn root_arguments(&self) -> String {
         self.with_names(match self.root {
+            // dracut activates only what it is told of.
+            Root::Lvm if self.flavor == Flavor::Dracut => {
+                "root=/dev/mapper/vg0-root rd.lvm.lv=vg0/root".into()
+            }
             Root::Lvm => "root=/dev/mapper/vg0-root".into(),
+            Root::Luks if self.crypttab => format!("root=/dev/mapper/{CONTAINER}"),
             Root::Luks => {
                 format!("root=/dev/mapper/root cryptopts=source=UUID={LUKS_UUID},target=root")
             }
@@ -208,6 +247,9 @@ impl Recipe {
             Root::Lvm => "/dev/mapper/vg0-root / ext4 errors=remount-ro 0 1\n\
                           /dev/mapper/vg0-swap none swap sw 0 0\n"
                 .into(),
+            Root::Luks if self.crypttab => {
+                format!("/dev/mapper/{CONTAINER} / ext4 errors=remount-ro 0 1\n")
+            }
             Root::Luks => "/dev/mapper/root / ext4 errors=remount-ro 0 1\n".into(),
         };
         if self.separate_boot() {
@@ -219,7 +261,16 @@ impl Recipe {
         if self.layout().swap.is_some() {
             table += &format!("UUID={SWAP_UUID} none swap sw 0 0\n");
         }
+        if self.absent_disk {
+            table += "/dev/sdb1 /mnt ext4 nofail,x-systemd.device-timeout=1 0 2\n";
+        }
         self.with_names(table)
+    }
+
+    /// `/etc/crypttab`, where there is one.
+    pub(super) fn table_of_containers(&self) -> Option<String> {
+        self.crypttab
+            .then(|| format!("{CONTAINER} UUID={LUKS_UUID} none luks\n"))
     }
 
     pub(super) fn layout(&self) -> Layout {

@@ -131,6 +131,45 @@ fn an_initramfs_without_virtio() {
 
 #[test]
 #[ignore = "minutes: cargo xtask test --all"]
+fn luks_root_by_crypttab_whose_initramfs_is_made_anew() {
+    let recipe = Recipe::UEFI.root(Root::Luks).crypttab().without_virtio();
+    let scene = Scene::new(&Metal::new(
+        "Debian 13, UEFI, LUKS2 by crypttab, MODULES=list",
+        recipe.addresses(ADDRESSES),
+        Bus::Sata,
+    ));
+    scene.travels(&Virtual::qemu("virtio"));
+}
+
+#[test]
+#[ignore = "minutes: cargo xtask test --all"]
+fn an_initramfs_for_its_metal_and_a_disk_that_is_not_there() {
+    let recipe = Recipe::UEFI
+        .modules_dep()
+        .by_place("/dev/sda")
+        .absent_disk();
+    let scene = Scene::new(&Metal::new(
+        "Debian 13, UEFI, ext4, MODULES=dep, partitions by name, one of an absent disk",
+        recipe.addresses(ADDRESSES),
+        Bus::Sata,
+    ));
+    scene.travels(&Virtual::qemu("virtio"));
+}
+
+#[test]
+#[ignore = "minutes: cargo xtask test --all"]
+fn lvm_root_under_dracut() {
+    let recipe = Recipe::UEFI.root(Root::Lvm).dracut();
+    let scene = Scene::new(&Metal::new(
+        "Debian 13 with dracut and NetworkManager, UEFI, LVM",
+        recipe.addresses(ADDRESSES),
+        Bus::Sata,
+    ));
+    scene.travels(&Virtual::qemu("virtio"));
+}
+
+#[test]
+#[ignore = "minutes: cargo xtask test --all"]
 fn dracut_and_network_manager() {
     let recipe = Recipe::UEFI.dracut().addresses(ADDRESSES);
     let scene = Scene::new(&Metal::new(

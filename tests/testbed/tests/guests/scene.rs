@@ -178,6 +178,12 @@ impl Scene {
         if self.metal.recipe.root == Root::Luks {
             let key = self.folder.path().join("ledger.key");
             fs::write(&key, PASSPHRASE).unwrap();
+            if self.metal.recipe.crypttab {
+                // One that does not fit comes before it.
+                let wrong = self.folder.path().join("wrong.key");
+                fs::write(&wrong, "incorrect horse battery").unwrap();
+                import.arg("--key-file").arg(&wrong);
+            }
             import.arg("--key-file").arg(&key);
         }
         emulated(&mut import, self.folder.path());
