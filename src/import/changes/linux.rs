@@ -1,6 +1,7 @@
 //! How each change is made to a Linux system whose filesystems are mounted in a [`Session`].
 
 use super::guestfish::Session;
+use super::lvm;
 use super::mounts::{Renamed, rename_arguments, rename_field};
 use super::wanted::{Link, Wanted};
 use crate::error::{Error, Kind, Result};
@@ -42,6 +43,9 @@ pub(super) fn change(session: &Session, wanted: &Wanted) -> Result<Vec<String>> 
         done.push(keep_name(session, link)?);
     }
     let stale = name_by_uuid(session, wanted, &mut done)?;
+    if wanted.lvm_devices {
+        done.extend(lvm::put_aside(session)?);
+    }
     if wanted.virtio {
         add_drivers(session, &mut done)?;
     }

@@ -10,13 +10,19 @@
 //! * `disks`: which disk a name means.
 //! * `mounts`: names of devices in tables.
 //! * `linux`: how each is made.
+//! * `lvm`: disks that it looks for by what they have on the metal only.
+//! * `windows`: how a Windows gets drivers.
 //! * `guestfish`: the machine that they are made in.
+//! * `layered`: what an overlay holds afterwards.
 
 mod disks;
 mod guestfish;
+mod layered;
 mod linux;
+mod lvm;
 mod mounts;
 mod wanted;
+mod windows;
 
 use super::{Capture, Options, OutDir};
 use crate::error::{Error, Kind, Result};
@@ -28,6 +34,7 @@ use guestfish::Session;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use wanted::Wanted;
+use windows::Tools;
 
 /// The list of changes, beside the disks.
 const LIST: &str = "changes.txt";
@@ -68,7 +75,7 @@ pub(super) fn apply(
             "{why}, so the disks stay as they were captured. What is missing: {}",
             wanted.sentences().join("; ")
         );
-        if wanted.virtio {
+        if wanted.virtio || wanted.windows.is_some() {
             warn!(
                 report,
                 "without drivers the VM will not find its disks: import again with --profile faithful"
@@ -79,7 +86,17 @@ pub(super) fn apply(
         left("--unchanged was given");
         return Ok(());
     }
-    if !Session::is_installed() {
+    let tools = match &wanted.windows {
+        Some(root) => match Tools::find() {
+            Ok(tools) => Some((tools, root)),
+            Err(why) => {
+                left(&why);
+                return Ok(());
+            }
+        },
+        None => None,
+    };
+    if wanted.needs_guestfish() && !Session::is_installed() {
         left(
             "the program guestfish is not installed on this machine (package libguestfs-tools, or \
              guestfs-tools)",
@@ -100,11 +117,22 @@ pub(super) fn apply(
         })
         .collect();
     let overlays = overlays(&images, keep, dir)?;
-    let changed = Session::start(&overlays).and_then(|mut session| {
-        session.open_encrypted(&options.key_files, |uuid| wanted.luks_name(uuid))?;
-        session.mount(&wanted.root, &wanted.mounts, |name| wanted.device(name))?;
-        let done = linux::change(&session, &wanted)?;
-        session.finish()?;
+    let in_windows = match &tools {
+        Some((tools, root)) => {
+            let images = images.iter().map(|image| dir.partial.join(image));
+            let disks: Vec<(PathBuf, PathBuf)> = overlays.iter().cloned().zip(images).collect();
+            tools.convert(&disks, plan, root, &boots, report)
+        }
+        None => Ok(Vec::new()),
+    };
+    let changed = in_windows.and_then(|mut done| {
+        if wanted.needs_guestfish() {
+            let mut session = Session::start(&overlays)?;
+            session.open_encrypted(&options.key_files, |uuid| wanted.luks_name(uuid))?;
+            session.mount(&wanted.root, &wanted.mounts, |name| wanted.device(name))?;
+            done.extend(linux::change(&session, &wanted)?);
+            session.finish()?;
+        }
         Ok(done)
     });
     match changed {

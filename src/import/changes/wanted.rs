@@ -1,11 +1,18 @@
 //! Which changes a system needs to run as a VM, decided from the inventory alone.
 
 use super::disks::{Disks, is_own};
+use super::lvm;
 use super::mounts::place_name;
 use crate::import::Options;
 use crate::inventory::installed::RootPlace;
 use crate::inventory::{DiskBoot, Machine, System, SystemKind};
 use crate::vm::{Profile, VmFirmware, VmPlan, best_loader, printable};
+
+/// Why such a Windows gets nothing, and what to do.
+const BITLOCKER: &str = "this Windows is encrypted by BitLocker, so no virtio drivers are put into it, and it will \
+    not find its disks on virtio unless it has them already: import with --profile faithful, and have the recovery \
+    key at hand, because a VM's TPM does not open the volume. To have it changed, turn BitLocker off on the machine \
+    (manage-bde -off C:) and capture again when it is decrypted";
 
 /// A card that shall keep its name.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,6 +50,10 @@ pub(super) struct Wanted {
     stay: Vec<(String, usize)>,
     /// Whether the initramfs lacks the drivers of the VM's disks.
     pub(super) virtio: bool,
+    /// Whether LVM looks for disks by what they have only on the metal.
+    pub(super) lvm_devices: bool,
+    /// The Windows that lacks the drivers of the VM's disks: where it is.
+    pub(super) windows: Option<RootPlace>,
     /// The loader that the firmware falls back to: a copy of this one (`/EFI/debian/shimx64.efi`).
     pub(super) fallback_of: Option<String>,
     /// What cannot be changed though it should, each a sentence.
@@ -70,6 +81,8 @@ impl Wanted {
                 wanted.describe(system);
                 wanted.links(machine, plan, system);
                 wanted.places(machine, plan, system);
+                wanted.lvm_devices = lvm::names_disks(system);
+                wanted.notes.extend(lvm::note(system));
                 // What was on virtio already, or was put there by hand, has its drivers.
                 wanted.virtio =
                     options.profile == Profile::Virtio && !plan.starts_on_virtio(system);
@@ -77,12 +90,18 @@ impl Wanted {
             Some(SystemKind::Windows)
                 if options.profile == Profile::Virtio && !plan.starts_on_virtio(system) =>
             {
-                wanted.notes.push(
-                    "this Windows has no virtio drivers that start with it: it will not find its disks. \
-                     Import with --profile faithful, or run virt-v2v-in-place (with virtio-win) on the \
-                     imported disks"
-                        .into(),
-                );
+                if system.root.encrypted {
+                    wanted.notes.push(BITLOCKER.into());
+                } else {
+                    wanted.windows = Some(system.root.clone());
+                    // virt-v2v puts it there itself.
+                    wanted.fallback_of = None;
+                }
+            }
+            None if options.profile == Profile::Virtio
+                && system.root.filesystem.starts_with("BitLocker") =>
+            {
+                wanted.notes.push(BITLOCKER.into());
             }
             _ => {}
         }
@@ -91,6 +110,11 @@ impl Wanted {
 
     pub(super) fn is_empty(&self) -> bool {
         self.sentences().is_empty()
+    }
+
+    /// Whether anything is to be changed that guestfish changes.
+    pub(super) fn needs_guestfish(&self) -> bool {
+        self.sentences().len() > usize::from(self.windows.is_some())
     }
 
     /// What is to be changed, for people.
@@ -114,8 +138,14 @@ impl Wanted {
                 names.join(", ")
             ));
         }
+        if self.lvm_devices {
+            sentences.push("LVM finds its volumes by their content".into());
+        }
         if self.virtio {
             sentences.push("the initramfs gets the virtio drivers".into());
+        }
+        if self.windows.is_some() {
+            sentences.push("Windows gets the virtio drivers by virt-v2v-in-place".into());
         }
         if self.fallback_of.is_some() {
             sentences.push("the ESP gets the loader that any firmware starts".into());
