@@ -116,7 +116,7 @@ fn volume(dir: &Path) -> PathBuf {
     image
 }
 
-/// The ESP as Windows' installer fills it, without its store of boot entries.
+/// The ESP as Windows' installer fills it, with an empty store of boot entries.
 fn esp(dir: &Path) -> PathBuf {
     let image = dir.join("esp.img");
     let file = fs::File::create(&image).unwrap();
@@ -127,10 +127,15 @@ fn esp(dir: &Path) -> PathBuf {
     }
     let loader = dir.join("bootmgfw.efi");
     fs::write(&loader, program()).unwrap();
-    run(
-        "mcopy",
-        &["-i", arg(&image), arg(&loader), "::/EFI/Microsoft/Boot/"],
-    );
+    let entries = dir.join("BCD");
+    let root = r"HKEY_LOCAL_MACHINE\BCD00000000";
+    hive(&entries, root, &format!("[{root}\\Objects]\n"));
+    for file in [&loader, &entries] {
+        run(
+            "mcopy",
+            &["-i", arg(&image), arg(file), "::/EFI/Microsoft/Boot/"],
+        );
+    }
     image
 }
 

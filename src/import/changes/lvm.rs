@@ -29,10 +29,8 @@ const PLACES: [&str; 8] = [
 
 /// Whether the devices file names disks by what they do not have in the VM.
 pub(super) fn names_disks(system: &System) -> bool {
-    let entries = system.lvm.iter().flat_map(|lvm| &lvm.entries);
-    entries
-        .into_iter()
-        .any(|entry| !OF_CONTENT.contains(&entry.id_type.as_str()))
+    let mut entries = system.lvm.iter().flat_map(|lvm| &lvm.entries);
+    entries.any(|entry| !OF_CONTENT.contains(&entry.id_type.as_str()))
 }
 
 /// What to tell of filters, which are patterns that a person wrote: none is changed.

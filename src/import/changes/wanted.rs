@@ -1,18 +1,12 @@
 //! Which changes a system needs to run as a VM, decided from the inventory alone.
 
 use super::disks::{Disks, is_own};
-use super::lvm;
-use super::mounts::place_name;
+use super::mounts::{is_mapper_name, place_name};
+use super::{lvm, windows};
 use crate::import::Options;
 use crate::inventory::installed::RootPlace;
 use crate::inventory::{DiskBoot, Machine, System, SystemKind};
 use crate::vm::{Profile, VmFirmware, VmPlan, best_loader, printable};
-
-/// Why such a Windows gets nothing, and what to do.
-const BITLOCKER: &str = "this Windows is encrypted by BitLocker, so no virtio drivers are put into it, and it will \
-    not find its disks on virtio unless it has them already: import with --profile faithful, and have the recovery \
-    key at hand, because a VM's TPM does not open the volume. To have it changed, turn BitLocker off on the machine \
-    (manage-bde -off C:) and capture again when it is decrypted";
 
 /// A card that shall keep its name.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -87,23 +81,15 @@ impl Wanted {
                 wanted.virtio =
                     options.profile == Profile::Virtio && !plan.starts_on_virtio(system);
             }
-            Some(SystemKind::Windows)
-                if options.profile == Profile::Virtio && !plan.starts_on_virtio(system) =>
-            {
-                if system.root.encrypted {
-                    wanted.notes.push(BITLOCKER.into());
-                } else {
-                    wanted.windows = Some(system.root.clone());
+            _ => match windows::needs(system, plan, options.profile) {
+                Some(Ok(root)) => {
+                    wanted.windows = Some(root);
                     // virt-v2v puts it there itself.
                     wanted.fallback_of = None;
                 }
-            }
-            None if options.profile == Profile::Virtio
-                && system.root.filesystem.starts_with("BitLocker") =>
-            {
-                wanted.notes.push(BITLOCKER.into());
-            }
-            _ => {}
+                Some(Err(why)) => wanted.notes.push(why.into()),
+                None => {}
+            },
         }
         wanted
     }
@@ -338,12 +324,6 @@ impl Wanted {
             ),
         }
     }
-}
-
-/// A name that is harmless in a command and a path.
-fn is_mapper_name(name: &str) -> bool {
-    let plain = |b: u8| b.is_ascii_alphanumeric() || b"._-".contains(&b);
-    (1..=64).contains(&name.len()) && name.bytes().all(plain) && !name.starts_with(['.', '-'])
 }
 
 /// A name that the kernel takes (`dev_valid_name`: 15 bytes, no `/`, no blank), and that ends no line of a

@@ -9,7 +9,7 @@ use crate::inventory::{DiskBoot, System, SystemKind};
 use crate::report::Report;
 use crate::units::SectorSize;
 use crate::usedmap::DiskInfo;
-use crate::vm::{DiskBus, VmPlan, printable, xml_for_v2v};
+use crate::vm::{DiskBus, Profile, VmPlan, printable, xml_for_v2v};
 use crate::volume::crypt::Secrets;
 use crate::warn;
 use std::ffi::{OsStr, OsString};
@@ -32,6 +32,36 @@ const PATIENCE: Duration = Duration::from_secs(3600);
 const LONGEST: usize = 600;
 /// The path that firmware falls back to.
 const FALLBACK: &str = "/EFI/BOOT/BOOTX64.EFI";
+
+/// Why such a Windows gets nothing, and what to do.
+const BITLOCKER: &str = "this Windows is encrypted by BitLocker, so no virtio drivers are put into it, and it will \
+    not find its disks on virtio unless it has them already: import with --profile faithful, and have the recovery \
+    key at hand, because a VM's TPM does not open the volume. To have it changed, turn BitLocker off on the machine \
+    (manage-bde -off C:) and capture again when it is decrypted";
+
+/// The place of a Windows that lacks the drivers of the VM's disks, or why it gets none; `None` where nothing is
+/// to be done.
+pub(super) fn needs(
+    system: &System,
+    plan: &VmPlan,
+    profile: Profile,
+) -> Option<std::result::Result<RootPlace, &'static str>> {
+    let root = &system.root;
+    let is_windows = match system.kind {
+        Some(SystemKind::Windows) => true,
+        // Closed, it says no more.
+        None => root.filesystem.starts_with("BitLocker"),
+        _ => false,
+    };
+    if !is_windows || profile != Profile::Virtio || plan.starts_on_virtio(system) {
+        return None;
+    }
+    Some(if root.encrypted {
+        Err(BITLOCKER)
+    } else {
+        Ok(root.clone())
+    })
+}
 
 /// What it is done with.
 #[derive(Debug)]
@@ -384,6 +414,60 @@ mod tests {
             ["there is no guest agent.", "AV"]
         );
         assert_eq!(last_line("a\nb\n\n"), "b");
+    }
+
+    #[test]
+    fn an_encrypted_windows_is_told_of_and_another_gets_drivers() {
+        let machine = serde_json::json!({
+            "version": 2, "name": "m", "disks": [{"name": "sda", "size_bytes": 1 << 20, "bus": "sata"}],
+        });
+        let machine = crate::inventory::Machine::from_json(machine.to_string().as_bytes()).unwrap();
+        let source = serde_json::json!({
+            "path": "/dev/sda", "size_bytes": 1 << 20, "logical_sector_bytes": 512,
+            "physical_sector_bytes": 512, "model": null, "serial": null, "wwn": null,
+        });
+        let disk = crate::vm::VmDisk {
+            file: "disk-0.qcow2".into(),
+            source: serde_json::from_value(source).unwrap(),
+        };
+        let plan = VmPlan::with_firmware(&machine, &[disk], crate::inventory::FirmwareKind::Bios);
+        let place = |filesystem: &str, encrypted: bool| RootPlace {
+            disks: vec!["sda".into()],
+            partition: Some(2),
+            filesystem: filesystem.into(),
+            encrypted,
+            ..RootPlace::default()
+        };
+        let of = |kind: Option<SystemKind>, root: RootPlace, profile: Profile| {
+            let system = System {
+                kind,
+                root,
+                ..System::default()
+            };
+            let plan = plan
+                .clone()
+                .with_profile(profile, std::slice::from_ref(&system));
+            (
+                needs(&system, &plan, profile),
+                self::root(&plan, &system.root),
+            )
+        };
+        let windows = Some(SystemKind::Windows);
+        let (plain, name) = of(windows, place("ntfs", false), Profile::Virtio);
+        assert_eq!(plain, Some(Ok(place("ntfs", false))));
+        assert_eq!(name, "/dev/sda2");
+        for (kind, filesystem) in [(windows, "ntfs"), (None, "BitLocker")] {
+            let (told, _) = of(kind, place(filesystem, true), Profile::Virtio);
+            assert_eq!(told, Some(Err(BITLOCKER)));
+        }
+        for (kind, profile) in [
+            (windows, Profile::Faithful),
+            (windows, Profile::Auto),
+            (None, Profile::Virtio),
+            (Some(SystemKind::Linux), Profile::Virtio),
+        ] {
+            assert_eq!(of(kind, place("LUKS2", true), profile).0, None);
+        }
     }
 
     #[test]
