@@ -8,6 +8,8 @@ mod map_support;
 mod families;
 #[path = "installed/hostile.rs"]
 mod hostile;
+#[path = "installed/lvm.rs"]
+mod lvm;
 #[path = "installed/scene.rs"]
 mod scene;
 #[path = "installed/volumes.rs"]

@@ -77,6 +77,24 @@ impl<F: ReadAt> Reader<F> {
             },
         }
         .map_err(on_file)?;
+        Self::with_header(file, header)
+    }
+
+    /// As [`Self::open`], for an image that another program made over one that the caller knows: what its
+    /// header names is not looked at. Clusters that it does not hold are [`Mapping::Unallocated`].
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn open_top(file: F) -> Result<Self> {
+        let mut bytes = [0; HEADER_BYTES];
+        let on_file = |e: Error| e.on(file.name());
+        file.read_at(ByteOffset(0), &mut bytes).map_err(on_file)?;
+        let (header, _) = Header::parse_over(&bytes).map_err(on_file)?;
+        Self::with_header(file, header)
+    }
+
+    fn with_header(file: F, header: Header) -> Result<Self> {
+        let on_file = |e: Error| e.on(file.name());
         let table_bytes = u64::from(header.l1_entries).saturating_mul(8);
         let inside = |offset: u64, len: u64| {
             offset

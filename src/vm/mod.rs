@@ -19,6 +19,7 @@ pub mod qemu;
 mod shell;
 mod smbios;
 mod system;
+mod v2v;
 pub mod varstore;
 mod xml;
 
@@ -27,6 +28,7 @@ pub use fallback::without_variables;
 pub(crate) use loaders::best as best_loader;
 pub use profile::Profile;
 pub use system::{Family, GuestSystem};
+pub(crate) use v2v::xml_for_v2v;
 
 use crate::device::DiskIdentity;
 use crate::inventory::{

@@ -62,7 +62,10 @@ impl System {
             named.is_some_and(|driver| driver.start == Some(BOOT_START))
         };
         // Without a driver for its card a Windows is out of reach.
-        if !drivers.iter().any(|driver| driver.name == "netkvm") {
+        let staged = self.staged_drivers.as_deref().unwrap_or_default();
+        let card = |name: &str| name == "netkvm";
+        let has_card = drivers.iter().any(|driver| card(&driver.name));
+        if !has_card && !staged.iter().any(|name| card(name)) {
             return Vec::new();
         }
         [
@@ -202,6 +205,9 @@ mod tests {
         assert_eq!(system.virtio_disks(), [DiskBus::VirtioBlk]);
         system.drivers = Some(vec![driver("viostor", 0)]);
         assert_eq!(system.virtio_disks(), []);
+        // What it installs itself when it starts.
+        system.staged_drivers = Some(vec!["balloon".into(), "netkvm".into()]);
+        assert_eq!(system.virtio_disks(), [DiskBus::VirtioBlk]);
     }
 
     #[test]

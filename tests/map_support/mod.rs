@@ -2,6 +2,7 @@
 
 #![allow(dead_code, unreachable_pub)]
 
+pub mod hive;
 pub mod lvm;
 pub mod mount;
 pub mod oracle;

@@ -5,7 +5,7 @@
 use super::guest::{Guest, write_all};
 use super::guestfish::Session;
 use super::wanted::Wanted;
-use super::{initramfs, links, loader, tables};
+use super::{initramfs, links, loader, lvm, tables};
 use crate::error::{Error, Result};
 use std::path::PathBuf;
 
@@ -14,10 +14,14 @@ use std::path::PathBuf;
 pub(super) enum Group {
     /// The loader that firmware falls back to.
     Loader,
+    /// Drivers in a Windows.
+    Windows,
     /// Network cards keep their names.
     Names,
     /// UUIDs in place of names by place, with the initramfs that has them.
     Tables,
+    /// LVM finds its volumes whatever disks they lie on.
+    Lvm,
     /// Drivers in the initramfs.
     Drivers,
 }
@@ -34,7 +38,8 @@ impl Group {
                 "what the system knows by these names is not found in the VM (--profile faithful keeps most \
                  names)"
             }
-            Self::Drivers => {
+            Self::Lvm => "LVM may not find its volumes in the VM",
+            Self::Drivers | Self::Windows => {
                 "without drivers the VM will not find its disks: import again with --profile faithful"
             }
         }
@@ -43,6 +48,9 @@ impl Group {
 
 /// A group that was not changed, and why.
 pub(super) type Failed = Vec<(Group, String)>;
+
+/// Puts drivers into the Windows on these overlays; a sentence for each change.
+pub(super) type InWindows<'a> = dyn Fn(&[PathBuf]) -> Result<Vec<String>> + 'a;
 
 /// What was changed.
 #[derive(Debug, Default)]
@@ -57,14 +65,14 @@ pub(super) struct Done {
 #[derive(Debug)]
 pub(super) struct Failure {
     pub(super) groups: Vec<Group>,
-    pub(super) error: Error,
+    pub(super) error: Box<Error>,
 }
 
 /// For errors of one group.
 fn of(group: Group) -> impl Fn(Error) -> Failure {
     move |error| Failure {
         groups: vec![group],
-        error,
+        error: Box::new(error),
     }
 }
 
@@ -74,13 +82,20 @@ pub(super) fn attempt(
     wanted: &Wanted,
     groups: &[Group],
     keys: &[PathBuf],
+    in_windows: &InWindows<'_>,
     failed: &mut Failed,
 ) -> Result<Done, Failure> {
     let all = |error| Failure {
         groups: groups.to_vec(),
-        error,
+        error: Box::new(error),
     };
     let mut done = Done::default();
+    if groups.contains(&Group::Windows) {
+        done.lines = in_windows(images).map_err(of(Group::Windows))?;
+    }
+    if groups == [Group::Windows] {
+        return Ok(done);
+    }
     let mut session = Session::start(images).map_err(all)?;
     // First what needs no system, and takes no minutes.
     if let Some(fallback) = &wanted.fallback
@@ -89,7 +104,9 @@ pub(super) fn attempt(
         done.lines
             .push(loader::copy(&session, fallback).map_err(of(Group::Loader))?);
     }
-    let others = groups.iter().filter(|group| **group != Group::Loader);
+    let others = groups
+        .iter()
+        .filter(|group| !matches!(group, Group::Loader | Group::Windows));
     let of_system: Vec<Group> = others.copied().collect();
     if !of_system.is_empty() {
         session
@@ -97,7 +114,7 @@ pub(super) fn attempt(
             .and_then(|()| session.mount(&wanted.root, &wanted.mounts, |name| wanted.device(name)))
             .map_err(|error| Failure {
                 groups: of_system.clone(),
-                error,
+                error: Box::new(error),
             })?;
         change(&session, wanted, &of_system, &mut done, failed)?;
     }
@@ -120,13 +137,19 @@ fn change(
     let tables = groups.contains(&Group::Tables);
     let tables = tables.then(|| tables::prepare(guest, wanted));
     let tables = possible(guest, Group::Tables, tables, failed)?;
-    let is_stale = tables.as_ref().is_some_and(|tables| tables.stale);
+    let devices = groups.contains(&Group::Lvm);
+    let devices = devices.then(|| lvm::prepare(guest));
+    let devices = possible(guest, Group::Lvm, devices, failed)?.flatten();
+    let stale_tables = tables.as_ref().is_some_and(|tables| tables.stale);
+    let is_stale = stale_tables || devices.as_ref().is_some_and(|devices| devices.stale);
     let drivers = groups.contains(&Group::Drivers);
     // Whatever goes wrong with an initramfs: first without the drivers.
     let blamed = if drivers {
         Group::Drivers
-    } else {
+    } else if stale_tables {
         Group::Tables
+    } else {
+        Group::Lvm
     };
     let images = if drivers || is_stale {
         initramfs::find(guest, wanted).map_err(of(blamed))?
@@ -143,6 +166,10 @@ fn change(
     if let Some(tables) = tables {
         write_all(guest, &tables.files).map_err(of(Group::Tables))?;
         done.lines.extend(tables.done);
+    }
+    if devices.is_some() {
+        done.lines
+            .push(lvm::put_aside(guest).map_err(of(Group::Lvm))?);
     }
     if let Some(drivers) = &drivers {
         write_all(guest, &drivers.files).map_err(of(Group::Drivers))?;

@@ -8,19 +8,23 @@
 //!
 //! * `wanted`: which changes. `disks`: which disk a name means.
 //! * `groups`: what is changed together, and what is left out when it fails.
-//! * `links`, `tables`, `initramfs`, `loader`: how each is made. `mounts`: names of devices in tables.
+//! * `links`, `tables`, `initramfs`, `loader`, `lvm`: how each is made. `mounts`: names of devices in tables.
 //! * `guest`: what they need of a machine. `guestfish`: the machine that they are made in.
+//! * `windows`: how a Windows gets drivers. `layered`: what an overlay holds afterwards.
 
 mod disks;
 mod groups;
 mod guest;
 mod guestfish;
 mod initramfs;
+mod layered;
 mod links;
 mod loader;
+mod lvm;
 mod mounts;
 mod tables;
 mod wanted;
+mod windows;
 
 use super::{Capture, Options, OutDir};
 use crate::error::{Error, Kind, Result};
@@ -28,11 +32,12 @@ use crate::inventory::{DiskBoot, Machine};
 use crate::report::Report;
 use crate::vm::{VmPlan, printable};
 use crate::{say, warn};
-use groups::{Done, Failed, Group};
+use groups::{Done, Failed, Group, InWindows};
 use guestfish::Session;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use wanted::Wanted;
+use windows::Tools;
 
 /// The list of changes, beside the disks.
 const LIST: &str = "changes.txt";
@@ -80,15 +85,26 @@ pub(super) fn apply(
             "{why}, so the disks stay as they were captured. What is missing: {}",
             wanted.sentences().join("; ")
         );
-        if wanted.groups().contains(&Group::Drivers) {
-            warn!(report, "{}", Group::Drivers.consequence());
+        let lost = [Group::Drivers, Group::Windows];
+        for group in wanted.groups().iter().filter(|group| lost.contains(group)) {
+            warn!(report, "{}", group.consequence());
         }
     };
     if options.unchanged {
         left("--unchanged was given");
         return Ok(());
     }
-    if !Session::is_installed() {
+    let tools = match &wanted.windows {
+        Some(root) => match Tools::find() {
+            Ok(tools) => Some((tools, root)),
+            Err(why) => {
+                left(&why);
+                return Ok(());
+            }
+        },
+        None => None,
+    };
+    if wanted.needs_guestfish() && !Session::is_installed() {
         left(
             "the program guestfish is not installed on this machine (package libguestfs-tools, or \
              guestfs-tools)",
@@ -108,7 +124,16 @@ pub(super) fn apply(
             _ => disk.file.clone(),
         })
         .collect();
-    let (overlays, done, failed) = make(&images, keep, dir, &wanted, options)?;
+    let in_windows = |overlays: &[PathBuf]| match &tools {
+        Some((tools, root)) => {
+            let images = images.iter().map(|image| dir.partial.join(image));
+            let disks: Vec<(PathBuf, PathBuf)> = overlays.iter().cloned().zip(images).collect();
+            let before: Vec<&DiskBoot> = boots.iter().map(|(_, boot)| *boot).collect();
+            tools.convert(&disks, plan, root, &before, report)
+        }
+        None => Ok(Vec::new()),
+    };
+    let (overlays, done, failed) = make(&images, keep, dir, &wanted, options, &in_windows)?;
     for (group, why) in &failed {
         warn!(
             report,
@@ -162,12 +187,20 @@ fn make(
     dir: &OutDir,
     wanted: &Wanted,
     options: &Options,
+    in_windows: &InWindows<'_>,
 ) -> Result<(Vec<PathBuf>, Done, Failed)> {
     let mut groups = wanted.groups();
     let mut failed = Failed::default();
     while !groups.is_empty() {
         let overlays = overlays(images, keep, dir)?;
-        let attempt = groups::attempt(&overlays, wanted, &groups, &options.key_files, &mut failed);
+        let attempt = groups::attempt(
+            &overlays,
+            wanted,
+            &groups,
+            &options.key_files,
+            in_windows,
+            &mut failed,
+        );
         match attempt {
             Ok(done) if !done.lines.is_empty() => return Ok((overlays, done, failed)),
             Ok(_) => groups.clear(),

@@ -240,6 +240,12 @@ fn nth_field(line: &str, n: usize) -> Option<std::ops::Range<usize>> {
     None
 }
 
+/// A name that is harmless in a command and a path.
+pub(super) fn is_mapper_name(name: &str) -> bool {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b"._-".contains(&b);
+    (1..=64).contains(&name.len()) && name.bytes().all(plain) && !name.starts_with(['.', '-'])
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

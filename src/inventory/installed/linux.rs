@@ -11,7 +11,7 @@ use super::notes::Notes;
 use super::reading::{Reading, assignments, host_name, plain, word};
 use super::system::{CrypttabEntry, FstabEntry, System, SystemKind};
 use super::volumes::Volumes;
-use super::{kernels, loader, network, tables};
+use super::{kernels, loader, lvm, network, tables};
 use crate::bytes::{has_magic, read_u8, read_u16be, read_u16le};
 use crate::files::{Files, Node, Tree};
 use crate::inventory::RtcBasis;
@@ -99,6 +99,7 @@ pub(super) fn read<'t>(
     let menu = loader::menu(&reading);
     system.command_line = kernels::command_line(&reading, menu.as_ref());
     system.kernels = kernels::kernels(&reading, menu.as_ref());
+    system.lvm = lvm::read(&reading);
     system.network = Some(network::read(&reading, system.command_line.as_ref()));
     system
 }

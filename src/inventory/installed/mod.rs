@@ -6,7 +6,7 @@
 //! cut, names that could do harm are none.
 //!
 //! `volumes` finds a volume by what a system calls it; `linux` and its parts (`tables`, `loader`,
-//! `kernels`, `initramfs`, `network`) read a Linux, `windows` and `hive` a Windows.
+//! `kernels`, `initramfs`, `lvm`, `network`) read a Linux, `windows` and `hive` a Windows.
 
 #![forbid(unsafe_code)]
 #![deny(
@@ -22,6 +22,7 @@ mod initramfs;
 mod kernels;
 mod linux;
 mod loader;
+mod lvm;
 mod network;
 mod notes;
 mod order;
@@ -33,8 +34,8 @@ mod windows;
 
 pub(super) use order::by_firmware;
 pub use system::{
-    CommandLine, CrypttabEntry, FstabEntry, GivenName, Interface, Kernel, Network, RootPlace,
-    System, SystemKind, WindowsDriver,
+    CommandLine, CrypttabEntry, FstabEntry, GivenName, Interface, Kernel, LvmDevice, LvmDevices,
+    Network, RootPlace, System, SystemKind, WindowsDriver,
 };
 
 use crate::device::ReadAt;

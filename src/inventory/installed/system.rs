@@ -47,10 +47,15 @@ pub struct System {
     pub kernels: Option<Vec<Kernel>>,
     /// Linux: how its network is configured.
     pub network: Option<Network>,
+    /// Linux: which devices LVM is told to look at. `None`: all, or it has no LVM.
+    pub lvm: Option<LvmDevices>,
     /// What it takes the hardware clock to count.
     pub rtc: Option<RtcBasis>,
     /// Windows: drivers that matter to a virtual machine.
     pub drivers: Option<Vec<WindowsDriver>>,
+    /// Windows: drivers that lie in `Windows\Drivers\VirtIO`, where virt-v2v puts what Windows finds for its
+    /// new devices at its next start: `netkvm`.
+    pub staged_drivers: Option<Vec<String>>,
 }
 
 /// Where a system lies.
@@ -101,6 +106,30 @@ pub struct CrypttabEntry {
     pub key: Option<String>,
     /// `luks`, `discard`.
     pub options: Vec<String>,
+}
+
+/// What restricts LVM to some devices.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct LvmDevices {
+    /// The entries of `/etc/lvm/devices/system.devices` (lvmdevices(8)).
+    pub entries: Vec<LvmDevice>,
+    /// `filter` and `global_filter` of lvm.conf: `a|^/dev/sda2$|`.
+    pub filters: Vec<String>,
+}
+
+/// An entry of LVM's devices file.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct LvmDevice {
+    /// By what it is known: `sys_wwid`, `sys_serial`, `devname`, `md_uuid`.
+    pub id_type: String,
+    /// `naa.5002538e40a0b1c2`
+    pub id_name: Option<String>,
+    /// Where it was last.
+    pub device: Option<String>,
+    /// The physical volume's UUID without hyphens.
+    pub pv_uuid: Option<String>,
 }
 
 /// What a boot loader tells the kernel.

@@ -62,6 +62,7 @@ pub(super) fn read<'t>(
     hive(&reading, &format!("{folder}/SYSTEM"), |root| {
         configuration(root, &mut system);
     });
+    system.staged_drivers = Some(staged(&reading, folder));
     system
 }
 
@@ -142,6 +143,28 @@ fn configuration(root: Key<'_>, system: &mut System) {
         false => RtcBasis::Localtime,
     });
     system.drivers = set.at("Services").map(drivers);
+}
+
+/// The drivers beside the hives' own folder that have a description (`.inf`).
+fn staged(reading: &Reading<'_>, folder: &str) -> Vec<String> {
+    let windows = folder.split('/').nth(1).unwrap_or_default();
+    let folder = format!("/{windows}/Drivers/VirtIO");
+    if !reading.exists(&folder) {
+        return Vec::new();
+    }
+    let mut names: Vec<String> = reading
+        .list(&folder)
+        .into_iter()
+        .filter_map(|entry| {
+            let name = entry.name.to_ascii_lowercase();
+            let name = name.strip_suffix(".inf")?;
+            let fits = (1..=64).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_graphic());
+            fits.then(|| name.to_owned())
+        })
+        .take(256)
+        .collect();
+    names.sort();
+    names
 }
 
 fn drivers(services: Key<'_>) -> Vec<WindowsDriver> {

@@ -45,6 +45,7 @@ pub struct Ended {
 /// The firmware that boots a guest of this kind.
 pub fn firmware_of(recipe: &Recipe) -> Firmware {
     match recipe.boot {
+        Boot::Uefi if recipe.own_keys => Firmware::SecureBoot,
         Boot::Uefi => Firmware::Uefi,
         Boot::BiosMbr | Boot::BiosGpt => Firmware::Bios,
     }

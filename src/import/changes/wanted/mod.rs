@@ -6,7 +6,8 @@ mod places;
 pub(super) use fallback::Fallback;
 
 use super::groups::Group;
-use super::mounts::place_name;
+use super::mounts::{is_mapper_name, place_name};
+use super::{lvm, windows};
 use crate::import::Options;
 use crate::inventory::installed::RootPlace;
 use crate::inventory::{DiskBoot, Machine, System, SystemKind};
@@ -67,6 +68,10 @@ pub(super) struct Wanted {
     pub(super) kernels: Vec<KernelImage>,
     /// Drivers of the VM's disks, if the initramfs lacks them.
     pub(super) drivers: Vec<&'static str>,
+    /// Whether LVM looks for disks by what they have only on the metal.
+    pub(super) lvm_devices: bool,
+    /// The Windows that lacks the drivers of the VM's disks: where it is.
+    pub(super) windows: Option<RootPlace>,
     /// The loader that the firmware falls back to: a copy of this one.
     pub(super) fallback: Option<Fallback>,
     /// What cannot be changed though it should, each a sentence.
@@ -94,22 +99,22 @@ impl Wanted {
                 wanted.describe(system);
                 wanted.links(machine, plan, system);
                 wanted.places(machine, plan, system);
+                wanted.lvm_devices = lvm::names_disks(system);
+                wanted.notes.extend(lvm::note(system));
                 // What was on virtio already, or was put there by hand, has its drivers.
                 if options.profile == Profile::Virtio && !plan.starts_on_virtio(system) {
                     wanted.drivers = drivers(plan);
                 }
             }
-            Some(SystemKind::Windows)
-                if options.profile == Profile::Virtio && !plan.starts_on_virtio(system) =>
-            {
-                wanted.notes.push(
-                    "this Windows has no virtio drivers that start with it: it will not find its disks. \
-                     Import with --profile faithful, or run virt-v2v-in-place (with virtio-win) on the \
-                     imported disks"
-                        .into(),
-                );
-            }
-            _ => {}
+            _ => match windows::needs(system, plan, options.profile) {
+                Some(Ok(root)) => {
+                    wanted.windows = Some(root);
+                    // virt-v2v puts it there itself.
+                    wanted.fallback = None;
+                }
+                Some(Err(why)) => wanted.notes.push(why.into()),
+                None => {}
+            },
         }
         wanted
     }
@@ -121,13 +126,20 @@ impl Wanted {
     /// What is to be changed, in the order in which it is done.
     pub(super) fn groups(&self) -> Vec<Group> {
         let all = [
+            (Group::Windows, self.windows.is_some()),
             (Group::Loader, self.fallback.is_some()),
             (Group::Names, !self.links.is_empty()),
             (Group::Tables, !self.places.is_empty()),
+            (Group::Lvm, self.lvm_devices),
             (Group::Drivers, !self.drivers.is_empty()),
         ];
         let wanted = all.into_iter().filter(|(_, is_wanted)| *is_wanted);
         wanted.map(|(group, _)| group).collect()
+    }
+
+    /// Whether anything is to be changed that guestfish changes.
+    pub(super) fn needs_guestfish(&self) -> bool {
+        self.groups().iter().any(|group| *group != Group::Windows)
     }
 
     /// What a group changes, for people.
@@ -143,6 +155,8 @@ impl Wanted {
                 let names: Vec<String> = names.collect();
                 format!("filesystems are named by UUID ({})", names.join(", "))
             }
+            Group::Windows => "Windows gets the virtio drivers by virt-v2v-in-place".into(),
+            Group::Lvm => "LVM finds its volumes by their content".into(),
             Group::Drivers => "the initramfs gets the virtio drivers".into(),
         }
     }
@@ -262,12 +276,6 @@ fn drivers(plan: &VmPlan) -> Vec<&'static str> {
         }
     }
     drivers
-}
-
-/// A name that is harmless in a command and a path.
-fn is_mapper_name(name: &str) -> bool {
-    let plain = |b: u8| b.is_ascii_alphanumeric() || b"._-".contains(&b);
-    (1..=64).contains(&name.len()) && name.bytes().all(plain) && !name.starts_with(['.', '-'])
 }
 
 /// A name that the kernel takes (`dev_valid_name`: 15 bytes, no `/`, no blank), and that ends no line of a

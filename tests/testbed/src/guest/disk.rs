@@ -2,6 +2,7 @@
 
 use super::base::{Base, run_fed};
 use super::files::{self, Payload};
+use super::keys::OwnKeys;
 use super::recipe::{Boot, ROOT_UUID, Recipe, Root, SWAP_UUID};
 use super::{grub, junk, volumes};
 use crate::command::{run, tool};
@@ -23,6 +24,8 @@ pub struct Guest {
     pub recipe: Recipe,
     /// What it will say about its data files.
     pub payload: Payload,
+    /// The owner's own, if it has such.
+    pub keys: Option<OwnKeys>,
 }
 
 impl Guest {
@@ -72,6 +75,8 @@ impl Guest {
         } else {
             volumes::fill(&recipe, system.path(), &paths)?;
         }
+        let keys = path.with_extension("keys");
+        let keys = recipe.own_keys.then(|| OwnKeys::make(&keys)).transpose()?;
         for path in &paths {
             let disk = File::options()
                 .read(true)
@@ -79,7 +84,7 @@ impl Guest {
                 .open(path)
                 .with_context(doing)?;
             match recipe.boot {
-                Boot::Uefi => grub::esp(base, path, &recipe)?,
+                Boot::Uefi => grub::esp(base, path, &recipe, keys.as_ref())?,
                 Boot::BiosMbr | Boot::BiosGpt => grub::bios(base, path, &disk, &recipe)?,
             }
             if let Some(at) = layout.swap {
@@ -92,6 +97,7 @@ impl Guest {
             more,
             recipe,
             payload,
+            keys,
         })
     }
 }

@@ -2,6 +2,7 @@
 //! partition.
 
 use super::base::Base;
+use super::keys::OwnKeys;
 use super::recipe::{Boot, EFI_VOLUME, Recipe};
 use crate::command::{run, tool};
 use anyhow::{Context, Result, ensure};
@@ -46,7 +47,7 @@ fn search(recipe: &Recipe) -> String {
 
 /// Makes the ESP as Debian's installer does, with or without the fallback path that makes the disk
 /// boot in a machine whose NVRAM knows nothing of it.
-pub(super) fn esp(base: &Base, disk: &Path, recipe: &Recipe) -> Result<()> {
+pub(super) fn esp(base: &Base, disk: &Path, recipe: &Recipe, keys: Option<&OwnKeys>) -> Result<()> {
     let (start, length) = recipe.layout().loader.context("this disk has no ESP")?;
     run(tool("mkfs.vfat")
         .args(["-F", "32", "-s", "1", "-n", "EFI", "-i"])
@@ -58,7 +59,10 @@ pub(super) fn esp(base: &Base, disk: &Path, recipe: &Recipe) -> Result<()> {
     run(tool("mmd").args(["-i", &esp, "::/EFI", "::/EFI/BOOT", "::/EFI/debian"]))?;
     let mut menu = tempfile::NamedTempFile::new().context("making the ESP's grub.cfg")?;
     menu.write_all(search(recipe).as_bytes())?;
-    let shim = base.file("usr/lib/shim/shimx64.efi.signed");
+    let mut shim = base.file("usr/lib/shim/shimx64.efi.signed");
+    if let Some(keys) = keys {
+        shim = keys.sign(&shim)?;
+    }
     let grub = base.file("usr/lib/grub/x86_64-efi-signed/grubx64.efi.signed");
     for (from, to) in [
         (shim.as_path(), "EFI/BOOT/BOOTX64.EFI"),

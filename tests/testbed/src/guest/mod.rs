@@ -9,6 +9,7 @@
 //! * `disk`: partition tables, the system's image, swap.
 //! * `volumes`: XFS, btrfs, LVM, LUKS and md, made in a laboratory.
 //! * `grub`: the ESP with shim and GRUB, or GRUB in the gap behind an MBR or in a BIOS boot partition.
+//! * `keys`: keys of the owner's own for Secure Boot.
 //! * `junk`: what deleted files leave behind in free blocks, so that a capture that copies
 //!   them shows.
 
@@ -18,10 +19,12 @@ mod entry;
 mod files;
 mod grub;
 mod junk;
+mod keys;
 mod recipe;
 mod volumes;
 
 pub use base::{Base, Flavor};
 pub use disk::Guest;
 pub use files::Payload;
+pub use keys::OwnKeys;
 pub use recipe::{Boot, PASSPHRASE, Recipe, Root};

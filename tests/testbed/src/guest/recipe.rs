@@ -71,6 +71,8 @@ pub struct Recipe {
     pub by_place: Option<&'static str>,
     /// Whose parts it has.
     pub flavor: Flavor,
+    /// Whether shim has the signature of the server's owner instead of Microsoft's.
+    pub own_keys: bool,
     /// Static addresses of network cards, by the names that udev gives them: (name, CIDR). Without
     /// any, all cards ask DHCP.
     pub addresses: &'static [(&'static str, &'static str)],
@@ -103,6 +105,7 @@ impl Recipe {
         absent_disk: false,
         by_place: None,
         flavor: Flavor::Debian,
+        own_keys: false,
         addresses: &[],
     };
     /// BIOS with an MBR, ext4.
@@ -166,6 +169,13 @@ impl Recipe {
     #[must_use]
     pub const fn dracut(mut self) -> Self {
         self.flavor = Flavor::Dracut;
+        self
+    }
+
+    /// The same with a shim that only the owner's own key starts under Secure Boot.
+    #[must_use]
+    pub const fn own_keys(mut self) -> Self {
+        self.own_keys = true;
         self
     }
 

@@ -203,6 +203,12 @@ pub const ALL: &[Need] = &[
     ),
     need(
         Purpose::Guests,
+        "sbsigntool",
+        "sbsign",
+        "signing loaders with keys of one's own",
+    ),
+    need(
+        Purpose::Guests,
         "mtools",
         "mcopy",
         "putting files on them without mounting",
@@ -279,7 +285,13 @@ pub const ALL: &[Need] = &[
         Purpose::Checks,
         "virt-v2v",
         "virt-v2v",
-        "a second reader of OVAs",
+        "a second reader of OVAs, and drivers for Windows",
+    ),
+    need(
+        Purpose::Checks,
+        "nbdkit",
+        "nbdkit",
+        "how virt-v2v opens the disks of a Windows",
     ),
     need(
         Purpose::Checks,

@@ -52,6 +52,18 @@ fn a_cloud_that_takes_no_variables() {
 
 #[test]
 #[ignore = "minutes: cargo xtask test --all"]
+fn secure_boot_with_the_owners_own_keys() {
+    let scene = Scene::new(&Metal::new(
+        "Debian 13, UEFI, ext4, Secure Boot with own keys",
+        Recipe::UEFI.own_keys().addresses(ADDRESSES),
+        Bus::Sata,
+    ));
+    scene.travels(&Virtual::qemu("auto"));
+    scene.travels(&Virtual::libvirt("auto"));
+}
+
+#[test]
+#[ignore = "minutes: cargo xtask test --all"]
 fn lvm_root() {
     all(
         "Debian 13, UEFI, LVM",

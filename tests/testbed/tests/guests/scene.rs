@@ -2,7 +2,7 @@
 //! says of itself compared each time.
 
 use anyhow::Result;
-use haulier::inventory::{EfiVariable, GLOBAL};
+use haulier::inventory::{EfiVariable, GLOBAL, SECURITY_DATABASE};
 use haulier::vm::varstore;
 use haulier_testbed::command::{run, tool};
 use haulier_testbed::guest::{Base, Boot, Guest, PASSPHRASE, Recipe, Root};
@@ -10,7 +10,7 @@ use haulier_testbed::journey::{self, DISK_SERIAL, LOGIN, MAC};
 use haulier_testbed::libvirt::Host;
 use haulier_testbed::product::{Product, scratch};
 use haulier_testbed::qemu::serial::Serial;
-use haulier_testbed::qemu::{Bus, Drive, Machine, Running, Screen};
+use haulier_testbed::qemu::{Bus, Drive, Firmware, Machine, Running, Screen};
 use haulier_testbed::stick::{STICK_BYTES, Stick};
 use std::cell::OnceCell;
 use std::fs;
@@ -22,6 +22,11 @@ use tempfile::TempDir;
 
 /// How long a boot may take that is tried once more; 40 s on a quiet machine.
 const PATIENCE: Duration = Duration::from_secs(200);
+
+/// What firmware lets nobody change without a key.
+const AUTHENTICATED: u32 = 0x27;
+/// `gEfiSecureBootEnableDisableGuid` of edk2.
+const SECURE_BOOT_ENABLE: &str = "f0a30bc7-af08-4556-99c4-001009c93a44";
 
 /// The second card of the metal.
 const SECOND_MAC: &str = "52:54:00:7a:3c:02";
@@ -75,7 +80,9 @@ impl Facts {
                 let said = ["network: ", "payload: "]
                     .iter()
                     .find_map(|key| line.find(key));
-                let host = line.find("ledger login:").or(said)?;
+                // The kernel's word on what the firmware does.
+                let enforced = line.find("Secure boot enabled");
+                let host = line.find("ledger login:").or(said).or(enforced)?;
                 Some(line.get(host..)?.trim().to_owned())
             })
             .collect();
@@ -130,6 +137,12 @@ impl Scene {
             "boots on its metal in {:.0} s: {facts:?}",
             start.elapsed().as_secs_f64()
         );
+
+        let enforced = facts.0.iter().any(|fact| fact.starts_with("Secure boot"));
+        assert_eq!(enforced, metal.recipe.own_keys, "{facts:?}");
+        if metal.recipe.own_keys {
+            refused_by_others(metal, &guest, &folder);
+        }
 
         let start = Instant::now();
         let stick =
@@ -309,25 +322,79 @@ fn machine(metal: &Metal, guest: &Guest, folder: &TempDir, overlay: bool) -> Mac
     }
     if metal.recipe.boot == Boot::Uefi {
         let variables = folder.path().join("metal.fd");
-        fs::write(&variables, nvram(&metal.recipe)).unwrap();
+        fs::write(&variables, nvram(guest)).unwrap();
         machine = machine.variables(&variables);
     }
     machine
 }
 
-/// The metal's UEFI variables, as an installer left them.
-fn nvram(recipe: &Recipe) -> Vec<u8> {
-    let variable = |name: &str, data: Vec<u8>| EfiVariable {
+/// The metal's UEFI variables, as an installer left them; with keys of the owner's, Secure Boot is on.
+fn nvram(guest: &Guest) -> Vec<u8> {
+    let variable = |name: &str, guid: &str, attributes: u32, data: Vec<u8>| EfiVariable {
         name: name.into(),
-        guid: GLOBAL.into(),
-        attributes: 7,
+        guid: guid.into(),
+        attributes,
         data,
     };
-    varstore::build(&[
-        variable("Boot0000", recipe.load_option().unwrap()),
-        variable("BootOrder", vec![0, 0]),
-    ])
-    .unwrap()
+    let mut variables = vec![
+        variable("Boot0000", GLOBAL, 7, guest.recipe.load_option().unwrap()),
+        variable("BootOrder", GLOBAL, 7, vec![0, 0]),
+    ];
+    if let Some(keys) = &guest.keys {
+        let own = signature_list(&keys.certificate().unwrap());
+        // Who starts the stick needs Microsoft's, too.
+        let microsofts = tempfile::NamedTempFile::new().unwrap();
+        Firmware::SecureBoot
+            .new_variables(microsofts.path())
+            .unwrap();
+        let microsofts = haulier_testbed::nvram::variables(microsofts.path()).unwrap();
+        let mut allowed = microsofts
+            .iter()
+            .filter(|(name, _)| name.starts_with("db-"));
+        let (_, allowed) = allowed.next().unwrap();
+        variables.extend([
+            variable("PK", GLOBAL, AUTHENTICATED, own.clone()),
+            variable("KEK", GLOBAL, AUTHENTICATED, own.clone()),
+            variable(
+                "db",
+                SECURITY_DATABASE,
+                AUTHENTICATED,
+                [own, allowed.clone()].concat(),
+            ),
+            variable("SecureBootEnable", SECURE_BOOT_ENABLE, 3, vec![1]),
+        ]);
+    }
+    varstore::build(&variables).unwrap()
+}
+
+/// `EFI_SIGNATURE_LIST` with one certificate (UEFI 2.10, 32.4.1).
+fn signature_list(certificate: &[u8]) -> Vec<u8> {
+    let owner = [0x4c; 16];
+    let signature = u32::try_from(owner.len() + certificate.len()).unwrap();
+    // EFI_CERT_X509_GUID
+    let mut list = vec![
+        0xa1, 0x59, 0xc0, 0xa5, 0xe4, 0x94, 0xa7, 0x4a, 0x87, 0xb5, 0xab, 0x15, 0x5c, 0x2b, 0xf0,
+        0x72,
+    ];
+    for length in [28 + signature, 0, signature] {
+        list.extend(length.to_le_bytes());
+    }
+    list.extend(owner);
+    list.extend(certificate);
+    list
+}
+
+/// Without this the row would prove nothing: a firmware with Microsoft's keys alone does not start it.
+fn refused_by_others(metal: &Metal, guest: &Guest, folder: &TempDir) {
+    let variables = folder.path().join("microsofts.fd");
+    Firmware::SecureBoot.new_variables(&variables).unwrap();
+    let mut running = machine(metal, guest, folder, true)
+        .variables(&variables)
+        .start()
+        .unwrap();
+    let serial = running.serial();
+    serial.wait_for("Access Denied", PATIENCE).unwrap();
+    println!("refused by a firmware without the owner's key");
 }
 
 /// A boot, and a second one where the first does not come to its end: now and then one of QEMU's emulated
