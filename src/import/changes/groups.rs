@@ -231,7 +231,7 @@ mod tests {
     }
 
     const BOTH: &str = "virtio_pci=builtin virtio_blk=module";
-    const LINK: &str = "/etc/systemd/network/10-haulier-525400000001.link";
+    const LINK: &str = "/etc/systemd/network/0-haulier-525400000001.link";
     const ALL: [Group; 3] = [Group::Names, Group::Tables, Group::Drivers];
 
     fn run(guest: &Fake, groups: &[Group]) -> (Result<Done, Failure>, Failed) {

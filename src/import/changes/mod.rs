@@ -170,6 +170,7 @@ fn make(
         let attempt = groups::attempt(&overlays, wanted, &groups, &options.key_files, &mut failed);
         match attempt {
             Ok(done) if !done.lines.is_empty() => return Ok((overlays, done, failed)),
+            // All that was left is in `failed`.
             Ok(_) => groups.clear(),
             // Once more without them; at least one group less each time.
             Err(failure) => {
