@@ -57,14 +57,14 @@ pub(super) struct Done {
 #[derive(Debug)]
 pub(super) struct Failure {
     pub(super) groups: Vec<Group>,
-    pub(super) error: Error,
+    pub(super) why: String,
 }
 
 /// For errors of one group.
 fn of(group: Group) -> impl Fn(Error) -> Failure {
     move |error| Failure {
         groups: vec![group],
-        error,
+        why: error.to_string(),
     }
 }
 
@@ -76,9 +76,9 @@ pub(super) fn attempt(
     keys: &[PathBuf],
     failed: &mut Failed,
 ) -> Result<Done, Failure> {
-    let all = |error| Failure {
+    let all = |error: Error| Failure {
         groups: groups.to_vec(),
-        error,
+        why: error.to_string(),
     };
     let mut done = Done::default();
     let mut session = Session::start(images).map_err(all)?;
@@ -97,7 +97,7 @@ pub(super) fn attempt(
             .and_then(|()| session.mount(&wanted.root, &wanted.mounts, |name| wanted.device(name)))
             .map_err(|error| Failure {
                 groups: of_system.clone(),
-                error,
+                why: error.to_string(),
             })?;
         change(&session, wanted, &of_system, &mut done, failed)?;
     }
@@ -286,11 +286,7 @@ mod tests {
         let (failure, failed) = run(&debian(BOTH, "UUID: aa\n", false), &ALL);
         let failure = failure.unwrap_err();
         assert_eq!(failure.groups, [Group::Drivers]);
-        assert!(
-            failure.error.to_string().contains("No space left"),
-            "{}",
-            failure.error
-        );
+        assert!(failure.why.contains("No space left"), "{}", failure.why);
         assert!(failed.is_empty());
         let guest = debian(BOTH, "UUID: aa\n", false);
         let (done, _) = run(&guest, &[Group::Names, Group::Tables]);
