@@ -15,7 +15,7 @@ use haulier_testbed::qemu::{Bus, Drive, Machine, Running, Screen};
 use haulier_testbed::stick::{STICK_BYTES, Stick};
 use std::cell::OnceCell;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
