@@ -65,14 +65,14 @@ pub(super) struct Done {
 #[derive(Debug)]
 pub(super) struct Failure {
     pub(super) groups: Vec<Group>,
-    pub(super) error: Box<Error>,
+    pub(super) why: String,
 }
 
 /// For errors of one group.
 fn of(group: Group) -> impl Fn(Error) -> Failure {
     move |error| Failure {
         groups: vec![group],
-        error: Box::new(error),
+        why: error.to_string(),
     }
 }
 
@@ -85,9 +85,9 @@ pub(super) fn attempt(
     in_windows: &InWindows<'_>,
     failed: &mut Failed,
 ) -> Result<Done, Failure> {
-    let all = |error| Failure {
+    let all = |error: Error| Failure {
         groups: groups.to_vec(),
-        error: Box::new(error),
+        why: error.to_string(),
     };
     let mut done = Done::default();
     if groups.contains(&Group::Windows) {
@@ -114,7 +114,7 @@ pub(super) fn attempt(
             .and_then(|()| session.mount(&wanted.root, &wanted.mounts, |name| wanted.device(name)))
             .map_err(|error| Failure {
                 groups: of_system.clone(),
-                error: Box::new(error),
+                why: error.to_string(),
             })?;
         change(&session, wanted, &of_system, &mut done, failed)?;
     }
@@ -258,7 +258,7 @@ mod tests {
     }
 
     const BOTH: &str = "virtio_pci=builtin virtio_blk=module";
-    const LINK: &str = "/etc/systemd/network/10-haulier-525400000001.link";
+    const LINK: &str = "/etc/systemd/network/0-haulier-525400000001.link";
     const ALL: [Group; 3] = [Group::Names, Group::Tables, Group::Drivers];
 
     fn run(guest: &Fake, groups: &[Group]) -> (Result<Done, Failure>, Failed) {
@@ -313,11 +313,7 @@ mod tests {
         let (failure, failed) = run(&debian(BOTH, "UUID: aa\n", false), &ALL);
         let failure = failure.unwrap_err();
         assert_eq!(failure.groups, [Group::Drivers]);
-        assert!(
-            failure.error.to_string().contains("No space left"),
-            "{}",
-            failure.error
-        );
+        assert!(failure.why.contains("No space left"), "{}", failure.why);
         assert!(failed.is_empty());
         let guest = debian(BOTH, "UUID: aa\n", false);
         let (done, _) = run(&guest, &[Group::Names, Group::Tables]);

@@ -197,10 +197,14 @@ impl Session {
         let root = found.ok_or_else(|| {
             Error::new(
                 Kind::Unsupported,
-                format!(
-                    "libguestfs finds {} systems, and none of them is the one that starts",
-                    roots.len()
-                ),
+                if place.encrypted {
+                    "the system is encrypted, and no key of --key-file opens it".into()
+                } else {
+                    format!(
+                        "libguestfs finds {} systems, and none of them is the one that starts",
+                        roots.len()
+                    )
+                },
             )
         })?;
         self.run(&["mount", root, "/"])?;

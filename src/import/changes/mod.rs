@@ -32,7 +32,7 @@ use crate::inventory::{DiskBoot, Machine};
 use crate::report::Report;
 use crate::vm::{VmPlan, printable};
 use crate::{say, warn};
-use groups::{Done, Failed, Group, InWindows};
+use groups::{Done, Failed, Failure, Group, InWindows};
 use guestfish::Session;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -203,11 +203,12 @@ fn make(
         );
         match attempt {
             Ok(done) if !done.lines.is_empty() => return Ok((overlays, done, failed)),
+            // All that was left is in `failed`.
             Ok(_) => groups.clear(),
             // Once more without them; at least one group less each time.
             Err(failure) => {
-                let why = failure.error.to_string();
-                failed.extend(failure.groups.iter().map(|group| (*group, why.clone())));
+                let Failure { groups: out, why } = failure;
+                failed.extend(out.into_iter().map(|group| (group, why.clone())));
                 groups.retain(|group| !failed.iter().any(|(out, _)| out == group));
             }
         }

@@ -154,6 +154,12 @@ pub(super) fn prepare(guest: &dyn Guest, wanted: &Wanted) -> Result<Tables> {
         ));
     }
     let mut tables = changes.tables;
+    if tables.files.is_empty() {
+        return Err(Error::new(
+            Kind::Unsupported,
+            "none of these names was found in the system's tables",
+        ));
+    }
     // dracut writes the command line into an initramfs that is for one machine.
     tables.stale = crypttab
         || changed(&wanted.resume_name)

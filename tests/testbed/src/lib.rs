@@ -17,6 +17,7 @@ pub mod bare;
 pub mod command;
 pub mod digest;
 pub mod guest;
+pub mod guestfs;
 pub mod journey;
 pub mod lab;
 pub mod libvirt;

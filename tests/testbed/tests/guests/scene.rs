@@ -6,6 +6,7 @@ use haulier::inventory::{EfiVariable, GLOBAL, SECURITY_DATABASE};
 use haulier::vm::varstore;
 use haulier_testbed::command::{run, tool};
 use haulier_testbed::guest::{Base, Boot, Guest, PASSPHRASE, Recipe, Root};
+use haulier_testbed::guestfs::emulated;
 use haulier_testbed::journey::{self, DISK_SERIAL, LOGIN, MAC};
 use haulier_testbed::libvirt::Host;
 use haulier_testbed::product::{Product, scratch};
@@ -14,8 +15,7 @@ use haulier_testbed::qemu::{Bus, Drive, Firmware, Machine, Running, Screen};
 use haulier_testbed::stick::{STICK_BYTES, Stick};
 use std::cell::OnceCell;
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
@@ -199,7 +199,7 @@ impl Scene {
             }
             import.arg("--key-file").arg(&key);
         }
-        emulated(&mut import, self.folder.path());
+        emulated(&mut import, self.folder.path()).unwrap();
         run(&mut if to.libvirt {
             self.host().command(&import)
         } else {
@@ -262,7 +262,7 @@ impl Scene {
             .arg(&self.stick)
             .args(["--to", "openstack", "--fallback-loader", "--out"])
             .arg(&out);
-        run(emulated(&mut import, self.folder.path())).unwrap();
+        run(emulated(&mut import, self.folder.path()).unwrap()).unwrap();
         let changes = fs::read_to_string(out.join("changes.txt")).unwrap();
         println!("{changes}");
         assert!(
@@ -414,21 +414,4 @@ fn booted(metal: &Metal, serial: &mut Serial, patience: Duration) -> Result<Fact
     }
     serial.wait_for("login: ", patience)?;
     Ok(Facts::of(&serial.text()))
-}
-
-/// Libguestfs without KVM, which runs no stock kernel on some machines; and with one processor: under
-/// emulation its small machine hung with two, one time in five.
-fn emulated<'a>(import: &'a mut Command, folder: &Path) -> &'a mut Command {
-    let wrapper = folder.join("qemu-with-one-processor");
-    if !wrapper.exists() {
-        fs::write(
-            &wrapper,
-            "#!/bin/bash\nwords=()\nwhile [ $# -gt 0 ]; do\n  case $1 in\n    -smp) words+=(-smp 1); shift 2;;\n    *) words+=(\"$1\"); shift;;\n  esac\ndone\nexec qemu-system-x86_64 \"${words[@]}\"\n",
-        )
-        .unwrap();
-        fs::set_permissions(&wrapper, fs::Permissions::from_mode(0o755)).unwrap();
-    }
-    import
-        .env("LIBGUESTFS_BACKEND_SETTINGS", "force_tcg")
-        .env("LIBGUESTFS_HV", wrapper)
 }
