@@ -195,7 +195,7 @@ impl Tools {
         self.done(&seen, plan, before)
     }
 
-    /// Whether it is of a version (2.7 and later) that can be asked for the other driver.
+    /// Whether it is of a version (2.2 is none) that can be asked for the other driver.
     fn takes_block_driver(&self) -> bool {
         let help = Command::new(&self.program)
             .arg("--help")
