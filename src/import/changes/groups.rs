@@ -319,4 +319,35 @@ mod tests {
         let (done, _) = run(&guest, &[Group::Names, Group::Tables]);
         assert_eq!(done.unwrap().lines.len(), 2);
     }
+
+    const DEVICES: &str = "/etc/lvm/devices/system.devices";
+
+    fn lvm(files: &[(&str, &str)]) -> (Vec<String>, Vec<String>) {
+        let guest = Fake::new(files).answering(|_, words| match words {
+            ["sh", script] if script.contains("modules.dep") => {
+                Ok("5.14.0 /boot/initramfs-5.14.0.img\n".into())
+            }
+            _ => Ok(String::new()),
+        });
+        let (done, failed) = run(&guest, &[Group::Lvm]);
+        assert!(failed.is_empty(), "{failed:?}");
+        let ran = guest.ran.borrow();
+        let ran = ran
+            .iter()
+            .filter(|command| command.starts_with("mv ") || command.contains("dracut "));
+        (done.unwrap().lines, ran.cloned().collect())
+    }
+
+    #[test]
+    fn the_initramfs_that_has_a_copy_of_lvms_devices_file_is_made_anew_without_it() {
+        let (lines, ran) = lvm(&[(DEVICES, "x"), ("/usr/bin/dracut", "")]);
+        assert!(lines[0].contains(".of-the-metal"), "{lines:?}");
+        assert_eq!(ran.len(), 2, "{ran:?}");
+        assert!(ran[0].starts_with(&format!("mv {DEVICES}")), "{ran:?}");
+        assert!(ran[1].contains("/boot/initramfs-5.14.0.img"), "{ran:?}");
+        // Debian's has none, and without the file nothing is to be done.
+        let (_, ran) = lvm(&[(DEVICES, "x"), ("/usr/sbin/update-initramfs", "")]);
+        assert_eq!(ran.len(), 1, "{ran:?}");
+        assert_eq!(lvm(&[("/usr/bin/dracut", "")]), (Vec::new(), Vec::new()));
+    }
 }
