@@ -322,8 +322,9 @@ mod tests {
 
     const DEVICES: &str = "/etc/lvm/devices/system.devices";
 
-    fn lvm(files: &[(&str, &str)]) -> (Vec<String>, Vec<String>) {
-        let guest = Fake::new(files).answering(|_, words| match words {
+    fn lvm(files: &[(&str, &str)], copies: &'static str) -> (Vec<String>, Vec<String>) {
+        let guest = Fake::new(files).answering(move |_, words| match words {
+            ["sh", script] if script.contains("system.devices") => Ok(copies.into()),
             ["sh", script] if script.contains("modules.dep") => {
                 Ok("5.14.0 /boot/initramfs-5.14.0.img\n".into())
             }
@@ -340,14 +341,19 @@ mod tests {
 
     #[test]
     fn the_initramfs_that_has_a_copy_of_lvms_devices_file_is_made_anew_without_it() {
-        let (lines, ran) = lvm(&[(DEVICES, "x"), ("/usr/bin/dracut", "")]);
+        let (lines, ran) = lvm(&[(DEVICES, "x"), ("/usr/bin/dracut", "")], "stale\n");
         assert!(lines[0].contains(".of-the-metal"), "{lines:?}");
         assert_eq!(ran.len(), 2, "{ran:?}");
         assert!(ran[0].starts_with(&format!("mv {DEVICES}")), "{ran:?}");
         assert!(ran[1].contains("/boot/initramfs-5.14.0.img"), "{ran:?}");
-        // Debian's has none, and without the file nothing is to be done.
-        let (_, ran) = lvm(&[(DEVICES, "x"), ("/usr/sbin/update-initramfs", "")]);
-        assert_eq!(ran.len(), 1, "{ran:?}");
-        assert_eq!(lvm(&[("/usr/bin/dracut", "")]), (Vec::new(), Vec::new()));
+        // Others have none, and without the file nothing is to be done.
+        for tool in ["/usr/bin/dracut", "/usr/sbin/update-initramfs"] {
+            let (_, ran) = lvm(&[(DEVICES, "x"), (tool, "")], "");
+            assert_eq!(ran.len(), 1, "{ran:?}");
+        }
+        assert_eq!(
+            lvm(&[("/usr/bin/dracut", "")], ""),
+            (Vec::new(), Vec::new())
+        );
     }
 }

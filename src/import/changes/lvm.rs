@@ -13,6 +13,14 @@ use crate::vm::printable;
 const FILE: &str = "/etc/lvm/devices/system.devices";
 const ASIDE: &str = "/etc/lvm/devices/system.devices.of-the-metal";
 
+/// Says so where an initramfs has a copy of it.
+const COPIES: &str = "for image in /boot/initramfs-*.img /boot/initrd-*; do
+    [ -f \"$image\" ] || continue
+    lsinitrd \"$image\" | grep -q ' etc/lvm/devices/system.devices$' && echo stale
+done
+true";
+const STALE: &str = "stale";
+
 /// Identifiers that are in what the disks hold (lvmdevices(8)): the same everywhere.
 const OF_CONTENT: [&str; 4] = ["md_uuid", "crypt_uuid", "lvmlv_uuid", "loop_file"];
 
@@ -84,8 +92,8 @@ pub(super) fn prepare(guest: &dyn Guest) -> Result<Option<Devices>> {
     if !guest.is_file(FILE)? {
         return Ok(None);
     }
-    // dracut copies it where the root lies on LVM; update-initramfs does not.
-    let stale = is_dracut(guest)?;
+    // update-initramfs copies it never, dracut (of some distributions) where the root lies on LVM.
+    let stale = is_dracut(guest)? && guest.run(&["sh", COPIES])?.contains(STALE);
     Ok(Some(Devices { stale }))
 }
 
