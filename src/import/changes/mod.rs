@@ -143,6 +143,10 @@ pub(super) fn apply(
         );
     }
     if overlays.is_empty() {
+        warn!(
+            report,
+            "nothing was changed: the disks stay as they were captured"
+        );
         return Ok(());
     }
     let printed = |lines: &[String]| -> Vec<String> {
