@@ -93,7 +93,7 @@ pub fn copy_disk<'env, D: ReadAt + ?Sized, S: Storage>(
     image.recycle(pool.spares());
     let stopped = first_pass(source, &readers, &mut image, &show)?;
 
-    let mut encoder = Encoder::new(compression)?;
+    let mut encoder = Encoder::new(compression)?.with(pool.spares());
     let deferred = image.deferred().to_vec();
     if !deferred.is_empty() {
         warn!(
@@ -175,7 +175,7 @@ fn first_pass<'env, D: ReadAt + ?Sized, S: Storage>(
             waiting: BTreeMap::new(),
             empty: empty_in,
         };
-        let mut encoder = Encoder::new(how.compression)?;
+        let mut encoder = Encoder::new(how.compression)?.with(pool.spares());
         for ready in ready_out {
             if pool.is_stopped() {
                 return Err(Error::new(Kind::Io, "another disk could not be captured"));

@@ -5,8 +5,11 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// Empty buffers, the last one that came back first: it may still be in a processor's cache. What is in use
-/// is bounded by its users; each buffer has room for the largest stream of a cluster.
+/// Buffers that are kept at the most: as many as the clusters of all chunks that are on their way at once.
+const MOST: usize = 2048;
+
+/// Empty buffers, the last one that came back first: it may still be in a processor's cache. Each has room for
+/// the largest stream of a cluster.
 #[derive(Debug, Clone, Default)]
 pub struct Spares(Arc<Mutex<Vec<Vec<u8>>>>);
 
@@ -23,13 +26,24 @@ impl Spares {
     /// For whoever comes next.
     pub(super) fn give(&self, buffer: Vec<u8>) {
         let mut spares = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        spares.push(buffer);
+        if spares.len() < MOST {
+            spares.push(buffer);
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_nobody_takes_does_not_gather() {
+        let spares = Spares::default();
+        for _ in 0..3 * MOST {
+            spares.give(Vec::new());
+        }
+        assert_eq!(spares.0.lock().unwrap().len(), MOST);
+    }
 
     #[test]
     fn a_buffer_that_was_given_is_taken_again_empty_and_with_its_room() {
