@@ -186,17 +186,21 @@ impl Base {
     }
 
     /// Hands out the files that make a system one whose initramfs has no driver of virtual machines; with `dep`
-    /// the next one has those of the machine that it is made in. `early` comes in front of it.
+    /// the next one has those of the machine that it is made in. `late` comes behind it,
+    /// and its files in place of those of the same name.
     pub(crate) fn without_virtio(
         &self,
         release: &str,
         dep: bool,
-        early: Vec<u8>,
+        late: Vec<u8>,
         mut file: impl FnMut(&str, &[u8]) -> Result<()>,
     ) -> Result<()> {
         let path = self.directory.join("initrd-without-virtio");
-        let main = fs::read(&path).with_context(|| format!("reading {}", path.display()))?;
-        let initramfs = [early, main].concat();
+        let mut initramfs =
+            fs::read(&path).with_context(|| format!("reading {}", path.display()))?;
+        // Where the kernel looks for the next archive.
+        initramfs.resize(initramfs.len().next_multiple_of(4), 0);
+        initramfs.extend(late);
         file(&format!("boot/initrd.img-{release}"), &initramfs)?;
         if dep {
             let path = "etc/initramfs-tools/conf.d/driver-policy";

@@ -114,11 +114,11 @@ fn configuration(overlay: &mut Overlay, base: &Base, recipe: &Recipe) -> Result<
         overlay.file("etc/crypttab", 0o644, table.as_bytes())?;
     }
     if !recipe.virtio {
-        // What initramfs-tools writes down of it.
-        let early = containers.map_or_else(Vec::new, |table| {
+        // What initramfs-tools writes down of it, over the empty table of the system that it was made in.
+        let late = containers.map_or_else(Vec::new, |table| {
             cpio(&[("cryptroot", None), ("cryptroot/crypttab", Some(&table))])
         });
-        base.without_virtio(&release, recipe.dep, early, |path, content| {
+        base.without_virtio(&release, recipe.dep, late, |path, content| {
             overlay.file(path, 0o644, content)
         })?;
     }
