@@ -19,9 +19,17 @@ const LARGEST_FILE: u64 = 1 << 20;
 
 /// Filesystems that the system's own files lie on; others are not touched.
 const SYSTEM: [&str; 5] = ["/boot", "/boot/efi", "/efi", "/usr", "/var"];
+/// How long a machine may outlive its server, which is looked for every 2 s (libguestfs' launch-direct.c), and
+/// keep others from its disks.
+const ENDING: Duration = Duration::from_secs(5);
+/// What says how the machine is run (guestfs(3)); what a person has set is left alone.
+const SETTINGS: &str = "LIBGUESTFS_BACKEND_SETTINGS";
 /// What the server complains of, in the session's folder.
 const COMPLAINED: &str = "complained";
-/// How long its machine may take to start: 20 s in software emulation, once more for building it.
+/// How long its machine may take to start with KVM: seconds, and a minute where it has to be built first. Some
+/// hosts have a KVM in which no kernel gets far.
+const LAUNCH_WITH_KVM: Duration = Duration::from_secs(120);
+/// Without: 20 s, and as much again for building it, on a quiet machine.
 const LAUNCH: Duration = Duration::from_secs(600);
 /// How long anything else may take: making some initramfs anew takes minutes in software emulation.
 const WORK: Duration = Duration::from_secs(2 * 3600);
@@ -48,11 +56,25 @@ impl Session {
             .is_ok_and(|status| status.success())
     }
 
-    /// Starts it on qcow2 images in the order of the machine's disks; nothing is mounted yet.
+    /// Starts it on qcow2 images in the order of the machine's disks; nothing is mounted yet. Where it does not
+    /// start with KVM, it is run in software emulation.
     ///
     /// # Errors
     /// When libguestfs does not start.
     pub(super) fn start(images: &[PathBuf]) -> Result<Self> {
+        if std::env::var_os(SETTINGS).is_some() {
+            return Self::launch(images, None, LAUNCH);
+        }
+        if Path::new("/dev/kvm").exists() {
+            if let Ok(session) = Self::launch(images, None, LAUNCH_WITH_KVM) {
+                return Ok(session);
+            }
+            std::thread::sleep(ENDING);
+        }
+        Self::launch(images, Some("force_tcg"), LAUNCH)
+    }
+
+    fn launch(images: &[PathBuf], settings: Option<&str>, limit: Duration) -> Result<Self> {
         let folder = tempfile::Builder::new()
             .prefix("haulier-guestfish-")
             .tempdir()
@@ -71,6 +93,9 @@ impl Session {
         // Libvirt's own session is one more thing that may be missing or refuse.
         if std::env::var_os("LIBGUESTFS_BACKEND").is_none() {
             command.env("LIBGUESTFS_BACKEND", "direct");
+        }
+        if let Some(settings) = settings {
+            command.env(SETTINGS, settings);
         }
         let mut child = command
             .stdin(Stdio::piped())
@@ -97,7 +122,7 @@ impl Session {
                     folder,
                 };
                 session.wait_for_socket();
-                session.run_within(&["run"], LAUNCH)?;
+                session.run_within(&["run"], limit)?;
                 Ok(session)
             }
             _ => {
@@ -285,11 +310,8 @@ impl Session {
                 self.kill();
                 let _ = child.kill();
                 let _ = child.wait();
-                return Err(Error::new(Kind::Io, doing).because(format!(
-                    "it did not answer within {} s; if this machine's KVM does not work, set \
-                         LIBGUESTFS_BACKEND_SETTINGS=force_tcg",
-                    limit.as_secs()
-                )));
+                return Err(Error::new(Kind::Io, doing)
+                    .because(format!("it did not answer within {} s", limit.as_secs())));
             }
             std::thread::sleep(Duration::from_millis(20));
         };

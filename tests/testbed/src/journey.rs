@@ -3,6 +3,7 @@
 
 use crate::command::run;
 use crate::guest::{Boot, Guest, Payload, Recipe};
+use crate::guestfs;
 use crate::product::Product;
 use crate::qemu::qmp::BlockStats;
 use crate::qemu::{Bus, Drive, Firmware, Machine, Running, Screen};
@@ -105,12 +106,14 @@ pub fn ended(machine: &mut Running, start: Instant) -> Result<Ended> {
 /// # Errors
 /// When the import fails; with what it said.
 pub fn import_to_qemu(product: &Product, stick: &Path, out: &Path) -> Result<PathBuf> {
-    run(product
-        .command()
+    let folder = out.parent().context("a folder that lies in none")?;
+    let mut import = product.command();
+    import
         .arg("import")
         .arg(stick)
         .args(["--to", "qemu", "--out"])
-        .arg(out))?;
+        .arg(out);
+    run(guestfs::emulated(&mut import, folder)?)?;
     Ok(out.join("run.sh"))
 }
 
