@@ -135,22 +135,10 @@ fn compress(path: &Path) -> (f64, u64, u64) {
     }
     let mut best = (f64::MAX, 0);
     for _ in 0..3 {
-        let next = AtomicUsize::new(0);
-        let stored = AtomicUsize::new(0);
-        let start = Instant::now();
-        std::thread::scope(|scope| {
-            for _ in 0..std::thread::available_parallelism().unwrap().get() {
-                scope.spawn(|| {
-                    let mut encoder = Encoder::new(Compression::Zstd).unwrap();
-                    while let Some(sample) = samples.get(next.fetch_add(1, Ordering::Relaxed)) {
-                        stored.fetch_add(encoded(sample, &mut encoder), Ordering::Relaxed);
-                    }
-                });
-            }
-        });
-        let seconds = start.elapsed().as_secs_f64();
+        let (seconds, stored) =
+            on_all_processors(&samples, |sample, encoder, _| encoded(sample, encoder));
         if seconds < best.0 {
-            best = (seconds, stored.load(Ordering::Relaxed) as u64);
+            best = (seconds, stored);
         }
     }
     let scale = total as f64 / sampled as f64;
@@ -166,6 +154,19 @@ fn both(path: &Path) -> (f64, u64, u64) {
         .filter_map(|start| Extent::between(start, disk.size().0.min(start + PIECE as u64)))
         .filter(|chunk| used.within(*chunk).next().is_some())
         .collect();
+    let (seconds, stored) = on_all_processors(&chunks, |chunk, encoder, bytes| {
+        bytes.set_len(chunk.len().0 as usize);
+        reader.fill(*chunk, bytes).unwrap();
+        encoded(bytes, encoder)
+    });
+    (seconds, used.total().0, stored)
+}
+
+/// Does `work`, which says how many bytes are stored, with each of `pieces`; seconds and the sum.
+fn on_all_processors<P: Sync>(
+    pieces: &[P],
+    work: impl Fn(&P, &mut Encoder, &mut AlignedBuf) -> usize + Sync,
+) -> (f64, u64) {
     let next = AtomicUsize::new(0);
     let stored = AtomicUsize::new(0);
     let start = Instant::now();
@@ -174,18 +175,15 @@ fn both(path: &Path) -> (f64, u64, u64) {
             scope.spawn(|| {
                 let mut encoder = Encoder::new(Compression::Zstd).unwrap();
                 let mut bytes = AlignedBuf::new(PIECE).unwrap();
-                while let Some(chunk) = chunks.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    bytes.set_len(chunk.len().0 as usize);
-                    reader.fill(*chunk, &mut bytes).unwrap();
-                    stored.fetch_add(encoded(&bytes, &mut encoder), Ordering::Relaxed);
+                while let Some(piece) = pieces.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    let length = work(piece, &mut encoder, &mut bytes);
+                    stored.fetch_add(length, Ordering::Relaxed);
                 }
             });
         }
     });
-    let seconds = start.elapsed().as_secs_f64();
     (
-        seconds,
-        used.total().0,
+        start.elapsed().as_secs_f64(),
         stored.load(Ordering::Relaxed) as u64,
     )
 }
