@@ -8,6 +8,8 @@ use crate::vm::printable;
 
 /// Where firmware looks by itself (UEFI 2.10, 3.5.1.1).
 const FOLDER: &str = "/EFI/BOOT";
+/// The file that it starts there on x86-64.
+pub(super) const FALLBACK: &str = "/EFI/BOOT/BOOTX64.EFI";
 
 /// Copies the loader to where firmware looks by itself, with what it loads. Nothing is mounted before and
 /// behind it.
@@ -28,7 +30,7 @@ pub(super) fn copy(guest: &dyn Guest, fallback: &Fallback) -> Result<String> {
     }
     guest.run(&["mkdir-p", FOLDER])?;
     let (from, name) = loader.rsplit_once('/').unwrap_or(("", loader));
-    guest.run(&["cp", loader, &format!("{FOLDER}/BOOTX64.EFI")])?;
+    guest.run(&["cp", loader, FALLBACK])?;
     // shim loads its second stage from its own folder; fbx64.efi would set up boot entries instead. Windows'
     // loader finds its store below \EFI\Microsoft, wherever it lies itself.
     if name.eq_ignore_ascii_case("shimx64.efi") {
@@ -41,7 +43,7 @@ pub(super) fn copy(guest: &dyn Guest, fallback: &Fallback) -> Result<String> {
     }
     guest.run(&["umount-all"])?;
     Ok(format!(
-        "EFI system partition (partition {} of disk {}): {FOLDER}/BOOTX64.EFI: a copy of {loader}",
+        "EFI system partition (partition {} of disk {}): {FALLBACK}: a copy of {loader}",
         fallback.partition, fallback.disk
     ))
 }

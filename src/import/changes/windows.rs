@@ -3,6 +3,7 @@
 //! believed only when our own reader of the registry sees it there.
 
 use super::layered::Layered;
+use super::loader::FALLBACK;
 use crate::error::{Error, Kind, Result};
 use crate::inventory::installed::{RootPlace, look};
 use crate::inventory::{DiskBoot, System, SystemKind};
@@ -30,9 +31,6 @@ const VARIABLES: [&str; 2] = ["VIRTIO_WIN", "VIRTIO_WIN_DIR"];
 const PATIENCE: Duration = Duration::from_secs(3600);
 /// Characters of a sentence of it.
 const LONGEST: usize = 600;
-/// The path that firmware falls back to.
-const FALLBACK: &str = "/EFI/BOOT/BOOTX64.EFI";
-
 /// Why such a Windows gets nothing, and what to do.
 const BITLOCKER: &str = "this Windows is encrypted by BitLocker, so no virtio drivers are put into it, and it will \
     not find its disks on virtio unless it has them already: import with --profile faithful, and have the recovery \

@@ -1,10 +1,8 @@
 //! Which loader a firmware that knows nothing of the machine is to start.
 
+use super::super::loader::FALLBACK;
 use super::{Boots, Wanted};
 use crate::vm::best_loader;
-
-/// Where firmware looks by itself (UEFI 2.10, 3.5.1.1).
-const PATH: &str = "/EFI/BOOT/BOOTX64.EFI";
 
 /// A loader that is to lie where firmware looks by itself, too.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,7 +38,7 @@ impl Wanted {
             })
             .collect();
         let paths: Vec<&str> = loaders.iter().map(|found| found.loader.as_str()).collect();
-        if paths.iter().any(|path| path.eq_ignore_ascii_case(PATH)) {
+        if paths.iter().any(|path| path.eq_ignore_ascii_case(FALLBACK)) {
             return;
         }
         let best = best_loader(&paths);
