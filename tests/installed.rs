@@ -12,6 +12,8 @@ mod hostile;
 mod lvm;
 #[path = "installed/scene.rs"]
 mod scene;
+#[path = "installed/unified.rs"]
+mod unified;
 #[path = "installed/volumes.rs"]
 mod volumes;
 #[path = "installed/windows.rs"]

@@ -1,8 +1,7 @@
 //! The same questions to other families of distributions: their files lie elsewhere. (No oracle but
 //! their manuals: what a file says has to come out.)
 
-use crate::map_support::{arg, run};
-use crate::scene::{BOOT_UUID, Packing, ROOT_UUID, disk, ext4, initramfs, look_at};
+use crate::scene::{BOOT_UUID, Packing, ROOT_UUID, disk, esp_image, ext4, initramfs, look_at};
 use haulier::inventory::System;
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -165,32 +164,7 @@ fn systemd_boot_has_kernels_on_the_esp() {
         format!("default {id}-{older}.conf\ntimeout 3\n"),
     );
     write(&esp, "EFI/systemd/systemd-bootx64.efi", "MZ");
-    run(
-        "mkfs.vfat",
-        &[
-            "-C",
-            "-F",
-            "32",
-            "-i",
-            "4A1D7E33",
-            "-n",
-            "EFI",
-            arg(&path("esp.img")),
-            "65536",
-        ],
-    );
-    for top in ["EFI", "loader", id] {
-        run(
-            "mcopy",
-            &[
-                "-s",
-                "-i",
-                arg(&path("esp.img")),
-                arg(&esp.join(top)),
-                "::/",
-            ],
-        );
-    }
+    esp_image(&esp, &path("esp.img"));
     ext4(&root, &path("root.img"), 64, ROOT_UUID, &[]);
     disk(&path("disk"), &[&path("esp.img"), &path("root.img")]);
     let mut found = look_at(&[path("disk")]);

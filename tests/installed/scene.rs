@@ -252,6 +252,16 @@ pub fn check(system: &System) {
     assert_eq!(network.predictable_names, Some(true));
 }
 
+/// An ESP with the files of a folder.
+pub fn esp_image(folder: &Path, image: &Path) {
+    let at = ["-C", "-F", "32", "-i", "4A1D7E33", "-n", "EFI"];
+    run("mkfs.vfat", &[&at[..], &[arg(image), "65536"]].concat());
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        run("mcopy", &["-s", "-i", arg(image), arg(&path), "::/"]);
+    }
+}
+
 /// An ext4 made of a folder.
 pub fn ext4(folder: &Path, image: &Path, mib: u64, uuid: &str, options: &[&str]) {
     let size = format!("{mib}M");

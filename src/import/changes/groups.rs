@@ -4,9 +4,11 @@
 
 use super::guest::{Guest, write_all};
 use super::guestfish::Session;
+use super::initramfs::Reason;
 use super::wanted::Wanted;
-use super::{initramfs, links, loader, lvm, tables};
+use super::{images, initramfs, links, loader, lvm, tables};
 use crate::error::{Error, Result};
+use crate::vm::printable;
 use std::path::PathBuf;
 
 /// What is changed together.
@@ -138,7 +140,7 @@ fn change(
     let tables = tables.then(|| tables::prepare(guest, wanted));
     let tables = possible(guest, Group::Tables, tables, failed)?;
     let devices = groups.contains(&Group::Lvm);
-    let devices = devices.then(|| lvm::prepare(guest));
+    let devices = devices.then(|| lvm::prepare(guest, wanted));
     let devices = possible(guest, Group::Lvm, devices, failed)?.flatten();
     let stale_tables = tables.as_ref().is_some_and(|tables| tables.stale);
     let is_stale = stale_tables || devices.as_ref().is_some_and(|devices| devices.stale);
@@ -151,21 +153,31 @@ fn change(
     } else {
         Group::Lvm
     };
-    let images = if drivers || is_stale {
-        initramfs::find(guest, wanted).map_err(of(blamed))?
+    let found = if drivers || is_stale {
+        images::find(guest, wanted).map_err(of(blamed))?
     } else {
         None
     };
-    let drivers = drivers.then(|| initramfs::prepare(guest, wanted, images.as_ref()));
+    let drivers = drivers.then(|| initramfs::prepare(guest, wanted, found.as_ref()));
     let drivers = possible(guest, Group::Drivers, drivers, failed)?;
+    let found = found.filter(|images| !images.is_empty());
+    if let (true, None, Some(path)) = (stale_tables, &found, wanted.unified()) {
+        return Err(Failure {
+            groups: vec![Group::Tables],
+            why: format!(
+                "the system starts from {}, which is made by neither update-initramfs nor dracut",
+                printable(path)
+            ),
+        });
+    }
 
     if let Some((files, lines)) = names {
         write_all(guest, &files).map_err(of(Group::Names))?;
         done.lines.extend(lines);
     }
-    if let Some(tables) = tables {
+    if let Some(tables) = &tables {
         write_all(guest, &tables.files).map_err(of(Group::Tables))?;
-        done.lines.extend(tables.done);
+        done.lines.extend(tables.done.clone());
     }
     if devices.is_some() {
         done.lines
@@ -178,10 +190,15 @@ fn change(
     if drivers.is_none() && !is_stale {
         return Ok(());
     }
-    match images.filter(|images| !images.is_empty()) {
+    match found {
         Some(images) => {
-            let made = initramfs::make(guest, &images, drivers.as_ref(), is_stale);
-            let made = made.map_err(of(blamed))?;
+            let reason = Reason {
+                drivers: drivers.as_ref(),
+                is_stale,
+                gone: tables.as_ref().map_or(&[], |tables| &tables.gone),
+                secure_boot: wanted.secure_boot,
+            };
+            let made = initramfs::make(guest, &images, &reason).map_err(of(blamed))?;
             done.lines.extend(made.done);
             done.told.extend(made.told);
         }

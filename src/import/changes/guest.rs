@@ -2,6 +2,7 @@
 //! is one; tests have one in memory.
 
 use crate::error::Result;
+use std::path::PathBuf;
 
 /// A machine in which the guest's filesystems are mounted. A command that fails ends it, unless it begins
 /// with `-`.
@@ -12,6 +13,9 @@ pub(super) trait Guest {
     fn is_file(&self, path: &str) -> Result<bool>;
     /// A text file, or `None` where there is none.
     fn read(&self, path: &str) -> Result<Option<String>>;
+    /// Brings a file of any size onto this machine; `None` where there is none. It is there until the next one is
+    /// brought.
+    fn fetch(&self, path: &str) -> Result<Option<PathBuf>>;
     /// Writes a file; one that is there keeps its permissions.
     fn write(&self, path: &str, content: &str) -> Result<()>;
     /// Whether it can be asked anything more.
@@ -51,6 +55,7 @@ pub(super) mod fake {
     use crate::error::{Error, Kind, Result};
     use std::cell::{Cell, RefCell};
     use std::collections::BTreeMap;
+    use std::path::PathBuf;
 
     /// What a command that is not about files does.
     type Answer = Box<dyn Fn(&Fake, &[&str]) -> Result<String>>;
@@ -134,6 +139,11 @@ pub(super) mod fake {
 
         fn read(&self, path: &str) -> Result<Option<String>> {
             Ok(self.files.borrow().get(path).cloned())
+        }
+
+        /// The text of such a file is the path of one of this machine.
+        fn fetch(&self, path: &str) -> Result<Option<PathBuf>> {
+            Ok(self.files.borrow().get(path).map(PathBuf::from))
         }
 
         fn write(&self, path: &str, content: &str) -> Result<()> {

@@ -392,11 +392,21 @@ impl Guest for Session {
         {
             return Err(no_table());
         }
-        let to = self.folder.path().join("file");
-        self.run(&[OsStr::new("download"), OsStr::new(path), to.as_os_str()])?;
+        let Some(to) = self.fetch(path)? else {
+            return Ok(None);
+        };
         let bytes =
             std::fs::read(&to).map_err(|e| Error::io(format!("reading {}", printable(path)), e))?;
         String::from_utf8(bytes).map(Some).map_err(|_| no_table())
+    }
+
+    fn fetch(&self, path: &str) -> Result<Option<PathBuf>> {
+        if !self.is_file(path)? {
+            return Ok(None);
+        }
+        let to = self.folder.path().join("file");
+        self.run(&[OsStr::new("download"), OsStr::new(path), to.as_os_str()])?;
+        Ok(Some(to))
     }
 
     fn write(&self, path: &str, content: &str) -> Result<()> {

@@ -2,154 +2,20 @@
 //! and with what its tables say now.
 
 use super::guest::{Guest, NewFile, write_all};
+use super::images::{DRIVERS, Image, Images, Maker};
 use super::wanted::Wanted;
 use crate::error::{Error, Kind, Result};
+use crate::inventory::installed::Started;
 use crate::vm::printable;
 
-/// Debian's program for its initramfs.
-const UPDATE_INITRAMFS: &str = "/usr/sbin/update-initramfs";
-/// Drivers that are put in where the kernel has them as modules: whatever virtio disk the VM has one day.
-const DRIVERS: [&str; 4] = ["virtio_pci", "virtio_blk", "virtio_scsi", "sd_mod"];
 /// What a command says that may fail.
 const FAILED: &str = "haulier-failed";
-
-/// What makes an initramfs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Maker {
-    UpdateInitramfs,
-    Dracut,
-}
-
-impl Maker {
-    fn name(self) -> &'static str {
-        match self {
-            Self::UpdateInitramfs => "update-initramfs",
-            Self::Dracut => "dracut",
-        }
-    }
-}
-
-/// A kernel and its initramfs.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-struct Image {
-    release: String,
-    path: String,
-    /// Drivers that it has as modules.
-    modules: Vec<String>,
-    /// Drivers that are in the kernel itself.
-    builtin: Vec<String>,
-}
-
-impl Image {
-    fn lacks<'a>(&self, drivers: &[&'a str]) -> Vec<&'a str> {
-        let has = |driver: &str| {
-            self.modules
-                .iter()
-                .chain(&self.builtin)
-                .any(|d| d == driver)
-        };
-        drivers
-            .iter()
-            .copied()
-            .filter(|driver| !has(driver))
-            .collect()
-    }
-}
-
-/// The kernels of a system, with what makes their initramfs.
-#[derive(Debug)]
-pub(super) struct Images {
-    maker: Maker,
-    /// The kernel that starts comes first.
-    all: Vec<Image>,
-}
-
-impl Images {
-    /// Whether no kernel has an initramfs.
-    pub(super) fn is_empty(&self) -> bool {
-        self.all.is_empty()
-    }
-}
-
-/// Whether dracut makes this system's initramfs.
-pub(super) fn is_dracut(guest: &dyn Guest) -> Result<bool> {
-    Ok(!guest.is_file(UPDATE_INITRAMFS)?
-        && (guest.is_file("/usr/bin/dracut")? || guest.is_file("/sbin/dracut")?))
-}
-
-/// Looks for the kernels that have an initramfs; `None` where nothing known makes them.
-///
-/// # Errors
-/// With libguestfs' words.
-pub(super) fn find(guest: &dyn Guest, wanted: &Wanted) -> Result<Option<Images>> {
-    let maker = if guest.is_file(UPDATE_INITRAMFS)? {
-        Maker::UpdateInitramfs
-    } else if is_dracut(guest)? {
-        Maker::Dracut
-    } else {
-        return Ok(None);
-    };
-    let known: String = wanted
-        .kernels
-        .iter()
-        .filter_map(|kernel| Some((kernel.release.as_str(), kernel.initramfs.as_deref()?)))
-        .filter(|(release, path)| maker == Maker::Dracut && is_plain(release) && is_plain(path))
-        .map(|(release, path)| format!("[ \"$kernel\" = {release} ] && known={path}\n"))
-        .collect();
-    let script = format!(
-        "for kernel in $(ls -1vr /lib/modules); do
-             known=
-             {known}
-             for image in $known /boot/initrd.img-$kernel /boot/initramfs-$kernel.img /boot/initrd-$kernel; do
-                 [ -f \"$image\" ] || continue
-                 line=\"$kernel $image\"
-                 for driver in {}; do
-                     if grep -qs \"/$driver\\.ko\" \"/lib/modules/$kernel/modules.builtin\"; then
-                         line=\"$line $driver=builtin\"
-                     elif grep -qs \"/$driver\\.ko\" \"/lib/modules/$kernel/modules.dep\"; then
-                         line=\"$line $driver=module\"
-                     fi
-                 done
-                 echo \"$line\"
-                 break
-             done
-         done",
-        DRIVERS.join(" ")
-    );
-    let mut all: Vec<Image> = guest
-        .run(&["sh", &script])?
-        .lines()
-        .filter_map(image)
-        .collect();
-    // Which one starts is known, or it is taken to be the newest.
-    let first = wanted.kernels.first().map(|kernel| kernel.release.as_str());
-    all.sort_by_key(|image| Some(image.release.as_str()) != first);
-    Ok(Some(Images { maker, all }))
-}
-
-/// A line of the script above.
-fn image(line: &str) -> Option<Image> {
-    let mut words = line.split_whitespace();
-    let mut image = Image {
-        release: words.next().filter(|word| is_plain(word))?.to_owned(),
-        path: words.next().filter(|word| is_plain(word))?.to_owned(),
-        ..Image::default()
-    };
-    for word in words {
-        match word.split_once('=') {
-            Some((driver, "module")) => image.modules.push(driver.to_owned()),
-            Some((driver, "builtin")) => image.builtin.push(driver.to_owned()),
-            _ => {}
-        }
-    }
-    Some(image)
-}
-
-/// A word that means nothing to a shell.
-fn is_plain(word: &str) -> bool {
-    let plain = |b: u8| b.is_ascii_alphanumeric() || b"/._+~-".contains(&b);
-    !word.is_empty() && !word.starts_with('-') && word.bytes().all(plain)
-}
+/// What Debian's systemd-boot has update-initramfs do: the loader's copies follow.
+const HOOK: &str = "/etc/initramfs/post-update.d/systemd-boot";
+/// What takes a partition for the ESP although no udev has seen it (systemd's ENVIRONMENT.md).
+const RELAXED: &str = "SYSTEMD_RELAX_ESP_CHECKS=1 SYSTEMD_RELAX_XBOOTLDR_CHECKS=1";
+/// Where the partition with the kernels may be mounted.
+const BOOT_ROOTS: [&str; 3] = ["/boot/efi", "/boot", "/efi"];
 
 /// The drivers that are to go in.
 #[derive(Debug, Default)]
@@ -236,18 +102,25 @@ pub(super) struct Made {
     pub(super) told: Vec<String>,
 }
 
-/// Makes the initramfs of each kernel anew, and looks into it for the drivers, where some are to be in it. The
-/// kernel that starts must succeed; of the others it is told. Without `is_stale` there is no other reason than
-/// the drivers.
+/// Why they are made anew, and what has to hold afterwards.
+#[derive(Debug, Default)]
+pub(super) struct Reason<'a> {
+    /// The drivers that have to be in them.
+    pub(super) drivers: Option<&'a Drivers>,
+    /// Whether something in them holds no more.
+    pub(super) is_stale: bool,
+    /// Names that no command line may have any more.
+    pub(super) gone: &'a [String],
+    /// Whether the firmware starts only what is signed.
+    pub(super) secure_boot: bool,
+}
+
+/// Makes the initramfs of each kernel anew, and looks into it. The kernel that starts must succeed; of the others
+/// it is told.
 ///
 /// # Errors
 /// With the program's own words.
-pub(super) fn make(
-    guest: &dyn Guest,
-    images: &Images,
-    drivers: Option<&Drivers>,
-    is_stale: bool,
-) -> Result<Made> {
+pub(super) fn make(guest: &dyn Guest, images: &Images, reason: &Reason<'_>) -> Result<Made> {
     let mut made = Made::default();
     if images.maker == Maker::UpdateInitramfs {
         // The machine that this runs in is not the one that it is for: nothing may be left out.
@@ -257,10 +130,18 @@ pub(super) fn make(
         made.done.push(format!("{path}: MODULES=most"));
         write_all(guest, &[NewFile { path, content }])?;
     }
-    let needed = drivers.map_or(&[][..], |drivers| &drivers.needed);
+    let is_unified = images.all.iter().any(Image::is_unified);
+    if images.maker == Maker::Dracut && is_unified {
+        let path = "/etc/dracut.conf.d/zz-haulier.conf";
+        let content = "# Written by haulier import.\nhostonly=\"no\"\n".to_owned();
+        let path = path.to_owned();
+        made.done.push(format!("{path}: hostonly=no"));
+        write_all(guest, &[NewFile { path, content }])?;
+    }
+    let needed = reason.drivers.map_or(&[][..], |drivers| &drivers.needed);
     let mut releases = Vec::new();
     for (nth, image) in images.all.iter().enumerate() {
-        let Image { release, path, .. } = image;
+        let Image { release, .. } = image;
         let lacks = image.lacks(needed);
         if !lacks.is_empty() {
             made.told.push(format!(
@@ -268,17 +149,18 @@ pub(super) fn make(
                  in this VM",
                 lacks.join(", ")
             ));
-            if !is_stale {
+            if !reason.is_stale {
                 continue;
             }
         }
-        let command = match images.maker {
-            Maker::UpdateInitramfs => format!("update-initramfs -u -k {release}"),
-            // What was told to the initramfs of one machine is found by looking: dracut.cmdline(7), rd.auto.
-            Maker::Dracut => {
-                format!("dracut --force --no-hostonly --kernel-cmdline rd.auto=1 {path} {release}")
+        let is_signed = match &image.loaded {
+            Some(loaded) if loaded.is_unified && reason.secure_boot => {
+                let before = started(guest, image)?;
+                before.unified.is_some_and(|unified| unified.is_signed)
             }
+            _ => false,
         };
+        let command = command(images.maker, image);
         if nth == 0 {
             guest.run(&["sh", &command])?;
         } else if guest
@@ -291,44 +173,123 @@ pub(super) fn make(
             ));
             continue;
         }
-        let missing = missing(guest, images.maker, image, needed)?;
-        if !missing.is_empty() && nth == 0 {
-            return Err(Error::new(
-                Kind::Unsupported,
-                format!(
-                    "{} made {path}, and {} is not in it",
-                    images.maker.name(),
-                    missing.join(", ")
-                ),
-            ));
-        }
-        if !missing.is_empty() && lacks.is_empty() {
-            made.told.push(format!(
-                "{path} of the kernel {release}, which is not the one that starts, has no driver {}",
-                missing.join(", ")
-            ));
+        let faults = faults(guest, images.maker, image, needed, reason, is_signed)?;
+        if let Some(fault) = faults.first() {
+            if nth == 0 {
+                return Err(Error::new(
+                    Kind::Unsupported,
+                    format!("{} made {}, and {fault}", images.maker.name(), image.file()),
+                ));
+            }
+            if lacks.is_empty() {
+                made.told.push(format!(
+                    "{} of the kernel {release}, which is not the one that starts, was made anew, and {fault}",
+                    image.file()
+                ));
+            }
         }
         releases.push(release.as_str());
     }
     let (name, releases) = (images.maker.name(), releases.join(", "));
+    let what = match is_unified {
+        true => "unified kernel image",
+        false => "initramfs",
+    };
     made.done.push(match needed {
-        [] => format!("{name} made the initramfs of {releases} anew"),
-        _ => format!("{name} made the initramfs of {releases} anew, with the drivers"),
+        [] => format!("{name} made the {what} of {releases} anew"),
+        _ => format!("{name} made the {what} of {releases} anew, with the drivers"),
     });
     Ok(made)
 }
 
-/// The drivers that are in neither an initramfs nor its kernel.
-fn missing<'a>(
+/// What makes the initramfs of a kernel anew, and brings it to where the loader takes it from.
+fn command(maker: Maker, image: &Image) -> String {
+    let Image { release, path, .. } = image;
+    let mut roots = BOOT_ROOTS.iter();
+    let root = roots.find(|root| image.file().starts_with(&format!("{root}/")));
+    let settings = match root {
+        Some(root) => format!("{RELAXED} BOOT_ROOT={root}"),
+        None => RELAXED.to_owned(),
+    };
+    match (maker, &image.loaded) {
+        (Maker::UpdateInitramfs, None) => format!("update-initramfs -u -k {release}"),
+        (Maker::UpdateInitramfs, Some(_)) => format!(
+            "export {settings}; update-initramfs -u -k {release} && {{ [ -e {HOOK} ] || kernel-install add {release} \
+             /boot/vmlinuz-{release} {path}; }}"
+        ),
+        (Maker::Dracut, Some(loaded)) if loaded.is_unified => format!(
+            "export {settings}; for kernel in /lib/modules/{release}/vmlinuz /boot/vmlinuz-{release}; do \
+             [ -e $kernel ] && break; done; kernel-install add {release} $kernel"
+        ),
+        // What was told to the initramfs of one machine is found by looking: dracut.cmdline(7), rd.auto.
+        (Maker::Dracut, _) => {
+            format!("dracut --force --no-hostonly --kernel-cmdline rd.auto=1 {path} {release}")
+        }
+    }
+}
+
+/// What the loader loads with a kernel.
+fn started(guest: &dyn Guest, image: &Image) -> Result<Started> {
+    let doing = || format!("looking into {}", image.file());
+    let file = guest.fetch(image.file())?.ok_or_else(|| {
+        Error::new(Kind::Unsupported, doing()).because("it is not there any more")
+    })?;
+    let is_unified = image.is_unified();
+    Started::read(&file, is_unified)
+        .map_err(|why| Error::new(Kind::Unsupported, doing()).because(why))
+}
+
+/// What is wrong with what was made, each half a sentence.
+fn faults(
     guest: &dyn Guest,
     maker: Maker,
     image: &Image,
-    needed: &[&'a str],
-) -> Result<Vec<&'a str>> {
+    needed: &[&str],
+    reason: &Reason<'_>,
+    is_signed: bool,
+) -> Result<Vec<String>> {
     let modules = needed
         .iter()
         .filter(|driver| !image.builtin.iter().any(|b| b == *driver));
     let modules: Vec<&str> = modules.copied().collect();
+    let mut faults = Vec::new();
+    let missing = match &image.loaded {
+        // The system's own program lists another file.
+        Some(_) => {
+            let started = started(guest, image)?;
+            if let Some(unified) = &started.unified {
+                let mut words = unified.options.split_whitespace();
+                let is_gone = |word: &&str| {
+                    let name = word.strip_prefix("root=").or(word.strip_prefix("resume="));
+                    name.is_some_and(|name| reason.gone.iter().any(|gone| gone == name))
+                };
+                if let Some(word) = words.find(is_gone) {
+                    faults.push(format!("its command line still has {}", printable(word)));
+                }
+                if is_signed && !unified.is_signed {
+                    faults.push(
+                        "it is not signed as the one before was, and Secure Boot is enabled".into(),
+                    );
+                }
+            }
+            let has = |driver: &&str| started.drivers.iter().any(|name| name == driver);
+            modules.into_iter().filter(|driver| !has(driver)).collect()
+        }
+        None => missing(guest, maker, image, modules)?,
+    };
+    if !missing.is_empty() {
+        faults.push(format!("{} is not in it", missing.join(", ")));
+    }
+    Ok(faults)
+}
+
+/// Those of the modules that are not in an initramfs, by the word of the system's own program.
+fn missing<'a>(
+    guest: &dyn Guest,
+    maker: Maker,
+    image: &Image,
+    modules: Vec<&'a str>,
+) -> Result<Vec<&'a str>> {
     if modules.is_empty() {
         return Ok(modules);
     }
@@ -353,8 +314,10 @@ fn missing<'a>(
 #[cfg(test)]
 mod tests {
     use super::super::guest::fake::{Fake, failing};
+    use super::super::images::{UPDATE_INITRAMFS, find};
     use super::super::wanted::KernelImage;
     use super::*;
+    use crate::inventory::installed::{newc, unified_image};
 
     const NEW: &str =
         "6.12.57 /boot/initrd.img-6.12.57 virtio_pci=builtin virtio_blk=module sd_mod=module";
@@ -364,11 +327,19 @@ mod tests {
         let kernel = |release: &str| KernelImage {
             release: release.into(),
             initramfs: None,
+            unified: None,
         };
         Wanted {
             drivers: vec!["virtio_pci", "virtio_blk"],
             kernels: starts.map(kernel).into_iter().collect(),
             ..Wanted::default()
+        }
+    }
+
+    fn with(drivers: &Drivers) -> Reason<'_> {
+        Reason {
+            drivers: Some(drivers),
+            ..Reason::default()
         }
     }
 
@@ -396,7 +367,7 @@ mod tests {
         let drivers = prepare(&guest, &wanted, Some(&images)).unwrap();
         // virtio_pci is in the kernel, virtio_scsi is nowhere.
         assert_eq!(drivers.files[0].content, "ahci\nvirtio_blk\nsd_mod\n");
-        let made = make(&guest, &images, Some(&drivers), false).unwrap();
+        let made = make(&guest, &images, &with(&drivers)).unwrap();
         assert_eq!(made.told.len(), 1, "{:?}", made.told);
         assert!(made.told[0].contains("2.6.18") && made.told[0].contains("virtio_blk"));
         let ran = guest.ran.borrow();
@@ -458,7 +429,7 @@ mod tests {
             let wanted = wanted(Some("6.12.57"));
             let images = find(&guest, &wanted).unwrap().unwrap();
             let drivers = prepare(&guest, &wanted, Some(&images)).unwrap();
-            match make(&guest, &images, Some(&drivers), false) {
+            match make(&guest, &images, &with(&drivers)) {
                 Err(error) => assert!(
                     is_error && error.to_string().contains("virtio_blk"),
                     "{error}"
@@ -473,7 +444,16 @@ mod tests {
         let guest = debian(&[NEW], |_| Err(failing("No space left on device")));
         let wanted = wanted(None);
         let images = find(&guest, &wanted).unwrap().unwrap();
-        let error = make(&guest, &images, None, true).unwrap_err().to_string();
+        let error = make(
+            &guest,
+            &images,
+            &Reason {
+                is_stale: true,
+                ..Reason::default()
+            },
+        )
+        .unwrap_err()
+        .to_string();
         assert!(error.contains("No space left"), "{error}");
     }
 
@@ -490,6 +470,7 @@ mod tests {
         let kernel = |release: &str, path: &str| KernelImage {
             release: release.into(),
             initramfs: Some(path.into()),
+            unified: None,
         };
         let wanted = Wanted {
             kernels: vec![
@@ -501,9 +482,137 @@ mod tests {
         let images = find(&guest, &wanted).unwrap().unwrap();
         assert_eq!(images.all.len(), 1);
         let drivers = prepare(&guest, &wanted, Some(&images)).unwrap();
-        make(&guest, &images, Some(&drivers), false).unwrap();
+        make(&guest, &images, &with(&drivers)).unwrap();
         let ran = guest.ran.borrow();
         let dracut = "sh dracut --force --no-hostonly --kernel-cmdline rd.auto=1 /efi/id/6.12.1/initrd 6.12.1";
         assert!(ran.iter().any(|command| command == dracut), "{ran:?}");
+    }
+
+    const UKI: &str = "/efi/EFI/Linux/debian-6.12.57.efi";
+
+    /// A system that starts from a unified kernel image, which `after` replaces when it is made anew.
+    fn unified(before: &[u8], after: &[u8], folder: &std::path::Path) -> Fake {
+        let file = |name: &str, bytes: &[u8]| {
+            let path = folder.join(name);
+            std::fs::write(&path, bytes).unwrap();
+            path.to_str().unwrap().to_owned()
+        };
+        let (before, after) = (file("before", before), file("after", after));
+        let files = [("/usr/bin/dracut", ""), (UKI, &*before)];
+        Fake::new(&files).answering(move |guest, words| match words {
+            ["sh", script] if script.contains("modules.dep") => {
+                assert!(script.contains(&format!("known={UKI}")), "{script}");
+                Ok(format!(
+                    "6.12.57 {UKI} virtio_pci=builtin virtio_blk=module\n"
+                ))
+            }
+            ["sh", script] => {
+                assert!(script.contains("kernel-install add 6.12.57"), "{script}");
+                assert!(script.contains("BOOT_ROOT=/efi"), "{script}");
+                guest
+                    .files
+                    .borrow_mut()
+                    .insert(UKI.to_owned(), after.clone());
+                Ok(String::new())
+            }
+            _ => Ok(String::new()),
+        })
+    }
+
+    #[test]
+    fn a_unified_image_is_made_anew_and_believed_when_it_is_seen_to_be_right() {
+        let wanted = Wanted {
+            kernels: vec![KernelImage {
+                release: "6.12.57".into(),
+                initramfs: None,
+                unified: Some(UKI.into()),
+            }],
+            ..wanted(None)
+        };
+        let gone = ["/dev/sda2".to_owned()];
+        let (old, new) = ("root=/dev/sda2", "root=UUID=6f0a");
+        let before = unified_image(old, &[], true);
+        for (after, secure_boot, fault) in [
+            (unified_image(new, &["virtio_blk"], true), true, None),
+            (unified_image(new, &["virtio_blk"], false), false, None),
+            (
+                unified_image(new, &[], true),
+                true,
+                Some("virtio_blk is not in it"),
+            ),
+            (
+                unified_image(old, &["virtio_blk"], true),
+                true,
+                Some("root=/dev/sda2"),
+            ),
+            (
+                unified_image(new, &["virtio_blk"], false),
+                true,
+                Some("not signed"),
+            ),
+            (b"MZ".to_vec(), false, Some("no program of UEFI")),
+        ] {
+            let folder = tempfile::tempdir().unwrap();
+            let guest = unified(&before, &after, folder.path());
+            let images = find(&guest, &wanted).unwrap().unwrap();
+            let drivers = prepare(&guest, &wanted, Some(&images)).unwrap();
+            let reason = Reason {
+                is_stale: true,
+                gone: &gone,
+                secure_boot,
+                ..with(&drivers)
+            };
+            match (make(&guest, &images, &reason), fault) {
+                (Ok(made), None) => {
+                    assert!(
+                        made.done.iter().any(|line| line.contains("unified")),
+                        "{:?}",
+                        made.done
+                    );
+                }
+                (Err(error), Some(fault)) => {
+                    assert!(error.to_string().contains(fault), "{error}");
+                }
+                (result, fault) => panic!("{result:?} instead of {fault:?}"),
+            }
+            let conf = guest.text("/etc/dracut.conf.d/zz-haulier.conf");
+            assert!(conf.contains("hostonly=\"no\""), "{conf}");
+        }
+    }
+
+    #[test]
+    fn the_copy_that_the_loader_loads_is_looked_into() {
+        let copy = "/boot/efi/debian/6.12.57/initrd.img-6.12.57";
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("initrd");
+        for (module, is_there) in [("virtio_blk", true), ("ahci", false)] {
+            let bytes = newc(&[(
+                &format!("lib/modules/6/kernel/drivers/block/{module}.ko"),
+                b"x",
+            )]);
+            std::fs::write(&path, bytes).unwrap();
+            let guest = debian(&[NEW], |_| Ok(String::new()));
+            let mut files = guest.files.borrow_mut();
+            files.insert(copy.to_owned(), path.to_str().unwrap().to_owned());
+            drop(files);
+            let wanted = Wanted {
+                kernels: vec![KernelImage {
+                    release: "6.12.57".into(),
+                    initramfs: Some(copy.into()),
+                    unified: None,
+                }],
+                ..wanted(None)
+            };
+            let images = find(&guest, &wanted).unwrap().unwrap();
+            let drivers = prepare(&guest, &wanted, Some(&images)).unwrap();
+            let made = make(&guest, &images, &with(&drivers));
+            assert_eq!(made.is_ok(), is_there, "{made:?}");
+            let ran = guest.ran.borrow();
+            let is_copied = |command: &String| {
+                command.contains("update-initramfs -u -k 6.12.57")
+                    && command.contains("BOOT_ROOT=/boot/efi")
+            };
+            assert!(ran.iter().any(is_copied), "{ran:?}");
+        }
     }
 }

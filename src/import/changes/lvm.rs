@@ -3,7 +3,8 @@
 //! `sys_serial` and `devname`. Without the file it looks at all disks, as it did before there was one.
 
 use super::guest::Guest;
-use super::initramfs::is_dracut;
+use super::images::is_dracut;
+use super::wanted::Wanted;
 use crate::error::Result;
 use crate::inventory::System;
 use crate::inventory::installed::LvmDevices;
@@ -14,7 +15,8 @@ const FILE: &str = "/etc/lvm/devices/system.devices";
 const ASIDE: &str = "/etc/lvm/devices/system.devices.of-the-metal";
 
 /// Says so where an initramfs has a copy of it.
-const COPIES: &str = "for image in /boot/initramfs-*.img /boot/initrd-*; do
+const COPIES: &str = "for image in /boot/initramfs-*.img /boot/initrd-* /boot/initrd.img-* \
+    /boot/*/*/initrd* /efi/*/*/initrd* /boot/efi/*/*/initrd*; do
     [ -f \"$image\" ] || continue
     lsinitrd \"$image\" | grep -q ' etc/lvm/devices/system.devices$' && echo stale
 done
@@ -88,12 +90,14 @@ pub(super) struct Devices {
 ///
 /// # Errors
 /// With libguestfs' words.
-pub(super) fn prepare(guest: &dyn Guest) -> Result<Option<Devices>> {
+pub(super) fn prepare(guest: &dyn Guest, wanted: &Wanted) -> Result<Option<Devices>> {
     if !guest.is_file(FILE)? {
         return Ok(None);
     }
-    // update-initramfs copies it never, dracut (of some distributions) where the root lies on LVM.
-    let stale = is_dracut(guest)? && guest.run(&["sh", COPIES])?.contains(STALE);
+    // update-initramfs copies it never, dracut (of some distributions) where the root lies on LVM. What is in a
+    // unified image is not looked at.
+    let stale = is_dracut(guest)?
+        && (wanted.unified().is_some() || guest.run(&["sh", COPIES])?.contains(STALE));
     Ok(Some(Devices { stale }))
 }
 

@@ -8,7 +8,8 @@
 //!
 //! * `wanted`: which changes. `disks`: which disk a name means.
 //! * `groups`: what is changed together, and what is left out when it fails.
-//! * `links`, `tables`, `initramfs`, `loader`, `lvm`: how each is made. `mounts`: names of devices in tables.
+//! * `links`, `tables`, `initramfs`, `loader`, `lvm`: how each is made. `mounts`: names of devices in tables;
+//!   `images`: which files the kernels start with.
 //! * `guest`: what they need of a machine. `guestfish`: the machine that they are made in.
 //! * `windows`: how a Windows gets drivers. `layered`: what an overlay holds afterwards.
 
@@ -16,6 +17,7 @@ mod disks;
 mod groups;
 mod guest;
 mod guestfish;
+mod images;
 mod initramfs;
 mod layered;
 mod links;

@@ -1,7 +1,7 @@
 //! Names of disks by their place become UUIDs: in fstab, crypttab and wherever the kernel is told its root.
 
 use super::guest::{Guest, NewFile};
-use super::initramfs::is_dracut;
+use super::images::is_dracut;
 use super::mounts::{Renamed, menu_is_bare, rename_entry, rename_field, rename_menu, same_length};
 use super::wanted::Wanted;
 use crate::error::{Error, Kind, Result};
@@ -38,6 +38,8 @@ pub(super) struct Tables {
     pub(super) done: Vec<String>,
     /// Whether an initramfs has one of the names in it.
     pub(super) stale: bool,
+    /// The names behind `root=` and `resume=` that are others now.
+    pub(super) gone: Vec<String>,
 }
 
 /// What a partition is known by wherever its disk is.
@@ -154,16 +156,21 @@ pub(super) fn prepare(guest: &dyn Guest, wanted: &Wanted) -> Result<Tables> {
         ));
     }
     let mut tables = changes.tables;
+    let arguments = wanted.root_name.iter().chain(&wanted.resume_name);
+    tables.gone = arguments
+        .filter(|name| ids.contains_key(*name))
+        .cloned()
+        .collect();
     if tables.files.is_empty() {
         return Err(Error::new(
             Kind::Unsupported,
             "none of these names was found in the system's tables",
         ));
     }
-    // dracut writes the command line into an initramfs that is for one machine.
+    // dracut writes the command line into an initramfs that is for one machine, and a unified image has it.
     tables.stale = crypttab
         || changed(&wanted.resume_name)
-        || (changed(&wanted.root_name) && is_dracut(guest)?);
+        || (changed(&wanted.root_name) && (wanted.unified().is_some() || is_dracut(guest)?));
     Ok(tables)
 }
 

@@ -155,7 +155,7 @@ fn skip(reader: &mut impl Read, len: u64) -> Result<()> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     #![allow(clippy::arithmetic_side_effects)]
 
     use super::*;
@@ -163,7 +163,7 @@ mod tests {
 
     /// An archive as GNU cpio writes it. (The tests of `tests/installed.rs` hold the reader against real
     /// ones.)
-    fn newc(files: &[(&str, &[u8])]) -> Vec<u8> {
+    pub(crate) fn newc(files: &[(&str, &[u8])]) -> Vec<u8> {
         let mut bytes = Vec::new();
         let mut add = |name: &str, content: &[u8]| {
             let name_size = name.len() + 1;

@@ -10,6 +10,7 @@
 use super::loader::{Entry, Menu, shown, version_key};
 use super::reading::{Reading, assignments};
 use super::system::{CommandLine, Kernel};
+use super::unified::Unified;
 use super::{drivers, initramfs};
 use std::collections::BTreeSet;
 
@@ -24,12 +25,18 @@ const IMAGES: [&str; 5] = ["vmlinuz-", "vmlinux-", "kernel-", "linux-", "bzImage
 pub(super) fn kernels(reading: &Reading<'_>, menu: Option<&Menu>) -> Option<Vec<Kernel>> {
     let default = menu.and_then(Menu::first);
     let mut starts = default.and_then(|entry| release_of(reading, entry));
-    let images: BTreeSet<String> = reading
+    let mut images: BTreeSet<String> = reading
         .list("/boot")
         .iter()
         .filter(|entry| !entry.is_directory)
         .filter_map(|entry| release_in(&entry.name))
         .collect();
+    let unified = menu.iter().flat_map(|menu| &menu.entries);
+    images.extend(
+        unified
+            .filter(|entry| entry.unified.is_some())
+            .filter_map(|entry| release_of(reading, entry)),
+    );
     let modules: BTreeSet<String> = reading
         .list("/lib/modules")
         .into_iter()
@@ -65,17 +72,22 @@ pub(super) fn kernels(reading: &Reading<'_>, menu: Option<&Menu>) -> Option<Vec<
                 Some(default) => Some(default),
                 None => entry_of(reading, menu, release),
             };
-            let path = initramfs_of(reading, release, entry);
+            let unified = entry.and_then(|entry| entry.unified.clone());
+            let path = match unified {
+                Some(_) => None,
+                None => initramfs_of(reading, release, entry),
+            };
+            let read = unified.as_deref().or(path.as_deref());
             Kernel {
                 default: starts.as_ref().map(|starts| starts == release),
-                initramfs_drivers: path
-                    .as_deref()
+                initramfs_drivers: read
                     .filter(|_| nth < MOST_READ)
-                    .and_then(|path| drivers_in(reading, path)),
+                    .and_then(|path| drivers_in(reading, path, unified.is_some())),
                 builtin_drivers: reading
                     .text(&format!("/lib/modules/{release}/modules.builtin"))
                     .map(|text| drivers::built_in(&text)),
                 initramfs: path,
+                unified_image: unified,
                 release: release.clone(),
             }
         })
@@ -106,6 +118,13 @@ fn release_of(reading: &Reading<'_>, entry: &Entry) -> Option<String> {
         return Some(release.to_owned());
     }
     let file = entry.kernel.rsplit('/').next()?;
+    if entry.unified.is_some() {
+        // dracut's `linux-6.12.57-<machine>.efi`, kernel-install's `<token>-6.12.57.efi`.
+        let folders = reading.list("/lib/modules").into_iter();
+        let known =
+            folders.filter(|folder| is_release(&folder.name) && file.contains(&folder.name));
+        return known.map(|folder| folder.name).max_by_key(String::len);
+    }
     release_in(file).or_else(|| {
         let path = places(&entry.kernel)
             .into_iter()
@@ -153,9 +172,13 @@ fn initramfs_of(reading: &Reading<'_>, release: &str, entry: Option<&Entry>) -> 
     reading.files.real_path(&path).ok()?
 }
 
-fn drivers_in(reading: &Reading<'_>, path: &str) -> Option<Vec<String>> {
+fn drivers_in(reading: &Reading<'_>, path: &str, is_unified: bool) -> Option<Vec<String>> {
     let content = reading.open(path)?;
-    match initramfs::drivers(&*content) {
+    let drivers = match is_unified {
+        true => Unified::read(&*content).and_then(|unified| unified.drivers(&*content)),
+        false => initramfs::drivers(&*content),
+    };
+    match drivers {
         Ok(drivers) => Some(drivers),
         Err(why) => {
             reading.note(path, why);

@@ -1,5 +1,5 @@
-//! What the boot loader starts: GRUB's menu (`grub.cfg`, `menu.lst`) and the entries of the Boot Loader
-//! Specification (`loader/entries/*.conf`).
+//! What the boot loader starts: GRUB's menu (`grub.cfg`, `menu.lst`), or the entries of the Boot Loader
+//! Specification.
 //!
 //! GRUB's menu is a script. It is not run: the entries that are written in it are taken in their order,
 //! and the default that is set last.
@@ -11,7 +11,8 @@
     clippy::indexing_slicing
 )]
 
-use super::reading::{Reading, assignments, plain};
+use super::reading::{Reading, assignments};
+use super::specification;
 
 /// Entries of a menu that are read.
 const MOST: usize = 256;
@@ -26,7 +27,7 @@ pub(super) struct Entry {
     /// What it is called by.
     pub id: Option<String>,
     /// Its place in the menu, and in the submenu in it.
-    place: (usize, Option<usize>),
+    pub(super) place: (usize, Option<usize>),
     /// Path of the kernel, by the loader's own root.
     pub kernel: String,
     /// Paths of what is unpacked into its initramfs.
@@ -37,6 +38,8 @@ pub(super) struct Entry {
     pub release: Option<String>,
     /// The file of its own that it stands in, if it has one.
     pub file: Option<String>,
+    /// The unified kernel image that it is.
+    pub unified: Option<String>,
 }
 
 /// A menu.
@@ -46,7 +49,7 @@ pub(super) struct Menu {
     pub file: String,
     pub entries: Vec<Entry>,
     /// Which entry starts, as the menu says it.
-    default: Option<String>,
+    pub(super) default: Option<String>,
 }
 
 /// Where GRUB's menus are.
@@ -58,13 +61,6 @@ const MENUS: [&str; 6] = [
     "/boot/grub/grub.conf",
     "/boot/efi/EFI/redhat/grub.conf",
 ];
-/// Where entries of the Boot Loader Specification are.
-const ENTRIES: [&str; 3] = [
-    "/boot/loader/entries",
-    "/efi/loader/entries",
-    "/boot/efi/loader/entries",
-];
-
 /// The menu of a system; `None` if none is found.
 pub(super) fn menu(reading: &Reading<'_>) -> Option<Menu> {
     let written = MENUS
@@ -84,7 +80,7 @@ pub(super) fn menu(reading: &Reading<'_>) -> Option<Menu> {
         .as_ref()
         .is_none_or(|(_, text)| text.contains("blscfg"));
     if has_entries {
-        let found = specified(reading);
+        let found = specification::entries(reading);
         if !found.entries.is_empty() {
             menu.file = found.file;
             menu.default = menu.default.or(found.default);
@@ -118,6 +114,7 @@ impl Menu {
                 entry.id.as_deref() == Some(name)
                     || entry.title == name
                     || entry.id.as_deref().and_then(|id| id.strip_suffix(".conf")) == Some(name)
+                    || is_meant(name, entry)
             })
         };
         let by_place = || {
@@ -131,6 +128,16 @@ impl Menu {
         };
         by_name(below.unwrap_or(top)).or_else(by_place).or(first)
     }
+}
+
+/// Whether a pattern of `loader.conf` means this entry (loader.conf(5), `default`): a star stands for anything
+/// at the end of the ones that are written there.
+fn is_meant(pattern: &str, entry: &Entry) -> bool {
+    let stem = pattern.strip_suffix('*').filter(|_| entry.file.is_some());
+    let Some((stem, id)) = stem.zip(entry.id.as_deref()) else {
+        return false;
+    };
+    !stem.contains(['*', '?', '[']) && id.starts_with(stem)
 }
 
 /// The words of a line of GRUB's script, without their quotes.
@@ -283,78 +290,6 @@ fn legacy(path: &str, text: &str) -> Menu {
     menu
 }
 
-/// The entries of the Boot Loader Specification, the one that a loader shows first in front.
-fn specified(reading: &Reading<'_>) -> Menu {
-    let mut menu = Menu::default();
-    let Some(folder) = ENTRIES.iter().find(|folder| reading.exists(folder)) else {
-        return menu;
-    };
-    let mut entries: Vec<Entry> = reading
-        .texts(folder, ".conf")
-        .iter()
-        .filter_map(|(path, text)| entry(path, text))
-        .collect();
-    // The newest first; a rescue entry, whose version has no digits in front, last.
-    entries.sort_by_key(|entry| std::cmp::Reverse(by_version(entry)));
-    for (nth, entry) in entries.iter_mut().enumerate() {
-        entry.place = (nth, None);
-        // `$kernelopts` of RHEL 8 stands in grubenv.
-        if entry.options.contains("$kernelopts") {
-            let kept = reading.text("/boot/grub2/grubenv").unwrap_or_default();
-            // Not quoted there, and with blanks.
-            let kept = kept
-                .lines()
-                .find_map(|line| line.strip_prefix("kernelopts="));
-            entry.options = entry
-                .options
-                .replace("$kernelopts", kept.unwrap_or_default());
-        }
-    }
-    let wish = format!(
-        "{}/loader.conf",
-        folder.strip_suffix("/entries").unwrap_or(folder)
-    );
-    menu.default = reading.text(&wish).and_then(|text| {
-        let mut lines = text.lines();
-        let wish = lines.find_map(|line| line.trim().strip_prefix("default "))?;
-        Some(wish.trim().to_owned())
-    });
-    menu.file = (*folder).to_owned();
-    menu.entries = entries;
-    menu
-}
-
-fn entry(path: &str, text: &str) -> Option<Entry> {
-    let mut entry = Entry {
-        id: path.rsplit('/').next().map(str::to_owned),
-        file: Some(path.to_owned()),
-        ..Entry::default()
-    };
-    let mut options: Vec<&str> = Vec::new();
-    for line in text.lines() {
-        let Some((key, value)) = line.trim().split_once(char::is_whitespace) else {
-            continue;
-        };
-        let value = value.trim();
-        match key {
-            "title" => value.clone_into(&mut entry.title),
-            "version" => entry.release = plain(value),
-            "linux" => value.clone_into(&mut entry.kernel),
-            // `$tuned_initrd` and its like are words of GRUB.
-            "initrd" => entry.initramfs.extend(
-                value
-                    .split_whitespace()
-                    .filter(|word| !word.starts_with('$'))
-                    .map(str::to_owned),
-            ),
-            "options" => options.push(value),
-            _ => {}
-        }
-    }
-    entry.options = options.join(" ");
-    (!entry.kernel.is_empty()).then_some(entry)
-}
-
 /// The numbers in a release: `6.12.0-55.9.1.el10` is newer than `6.12.0-5`.
 pub(super) fn version_key(release: &str) -> Vec<u64> {
     release
@@ -362,12 +297,6 @@ pub(super) fn version_key(release: &str) -> Vec<u64> {
         .filter(|digits| !digits.is_empty())
         .map(|digits| digits.parse().unwrap_or(u64::MAX))
         .collect()
-}
-
-fn by_version(entry: &Entry) -> (bool, Vec<u64>) {
-    let release = entry.release.as_deref().unwrap_or_default();
-    let is_rescue = !release.starts_with(|c: char| c.is_ascii_digit());
-    (!is_rescue, version_key(release))
 }
 
 /// A command line as it is told.

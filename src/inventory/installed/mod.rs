@@ -6,7 +6,7 @@
 //! cut, names that could do harm are none.
 //!
 //! `volumes` finds a volume by what a system calls it; `linux` and its parts (`tables`, `loader`,
-//! `kernels`, `initramfs`, `lvm`, `network`) read a Linux, `windows` and `hive` a Windows.
+//! `specification`, `unified`, `kernels`, `initramfs`, `lvm`, `network`) read a Linux, `windows` and `hive` a Windows.
 
 #![forbid(unsafe_code)]
 #![deny(
@@ -27,8 +27,10 @@ mod network;
 mod notes;
 mod order;
 mod reading;
+mod specification;
 mod system;
 mod tables;
+mod unified;
 mod volumes;
 mod windows;
 
@@ -37,6 +39,9 @@ pub use system::{
     CommandLine, CrypttabEntry, FstabEntry, GivenName, Interface, Kernel, LvmDevice, LvmDevices,
     Network, RootPlace, System, SystemKind, WindowsDriver,
 };
+pub(crate) use unified::Started;
+#[cfg(test)]
+pub(crate) use {cpio::tests::newc, unified::tests::image as unified_image};
 
 use crate::device::ReadAt;
 use crate::error::Result;

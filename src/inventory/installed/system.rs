@@ -156,6 +156,8 @@ pub struct Kernel {
     pub default: Option<bool>,
     /// Path of its initramfs in the system.
     pub initramfs: Option<String>,
+    /// Path of the unified kernel image that it starts from, which has its initramfs in it.
+    pub unified_image: Option<String>,
     /// Drivers of storage and network, and filesystems, that are in its initramfs: names of modules
     /// with `_` for `-`, sorted. `None`: there is none, or it could not be read.
     pub initramfs_drivers: Option<Vec<String>>,

@@ -16,6 +16,9 @@ use crate::vm::{DiskBus, Profile, VmFirmware, VmPlan, printable};
 /// How disks of the VM are started, each with its number there.
 pub(super) type Boots<'a> = &'a [(usize, &'a DiskBoot)];
 
+/// What kernel-install(8) and ukify(1) take a kernel's command line from.
+const KERNEL_COMMAND_LINE: &str = "/etc/kernel/cmdline";
+
 /// A card that shall keep its name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Link {
@@ -35,6 +38,15 @@ pub(super) struct KernelImage {
     pub(super) release: String,
     /// The path of its initramfs.
     pub(super) initramfs: Option<String>,
+    /// The path of the unified kernel image that it starts from.
+    pub(super) unified: Option<String>,
+}
+
+impl KernelImage {
+    /// The file that has its initramfs.
+    pub(super) fn file(&self) -> Option<&str> {
+        self.unified.as_deref().or(self.initramfs.as_deref())
+    }
 }
 
 /// What to change.
@@ -66,6 +78,8 @@ pub(super) struct Wanted {
     pub(super) fleeting: Vec<String>,
     /// Its kernels, that which starts first; empty where they are not known.
     pub(super) kernels: Vec<KernelImage>,
+    /// Whether the VM's firmware starts only what is signed.
+    pub(super) secure_boot: bool,
     /// Drivers of the VM's disks, if the initramfs lacks them.
     pub(super) drivers: Vec<&'static str>,
     /// Whether LVM looks for disks by what they have only on the metal.
@@ -86,7 +100,10 @@ impl Wanted {
         plan: &VmPlan,
         options: &Options,
     ) -> Self {
-        let mut wanted = Self::default();
+        let mut wanted = Self {
+            secure_boot: plan.firmware == VmFirmware::Uefi { secure_boot: true },
+            ..Self::default()
+        };
         if options.fallback_loader && plan.firmware != VmFirmware::Bios && !boots.is_empty() {
             wanted.fallback(boots);
         }
@@ -241,6 +258,7 @@ impl Wanted {
             .map(|kernel| KernelImage {
                 release: kernel.release.clone(),
                 initramfs: kernel.initramfs.clone(),
+                unified: kernel.unified_image.clone(),
             })
             .collect();
         let line = system.command_line.as_ref();
@@ -249,9 +267,18 @@ impl Wanted {
             .and_then(|root| root.strip_prefix("/dev/mapper/"))
             .filter(|name| system.root.encrypted && is_mapper_name(name))
             .map(str::to_owned);
-        self.loader_file = line.map(|line| line.file.clone());
+        self.loader_file = line.map(|line| match self.unified() {
+            // The image is made anew from there.
+            Some(_) => KERNEL_COMMAND_LINE.to_owned(),
+            None => line.file.clone(),
+        });
         self.root_name = root.map(str::to_owned);
         self.resume_name = line.and_then(|line| line.resume.clone());
+    }
+
+    /// The unified kernel image that starts.
+    pub(super) fn unified(&self) -> Option<&str> {
+        self.kernels.first()?.unified.as_deref()
     }
 
     /// What the system calls the LUKS container with this UUID.

@@ -3,6 +3,7 @@
 //! Installing the packages takes 40 s on a quiet machine with 2 processors and minutes on a busy
 //! one, most of it dpkg and update-initramfs; so it is done once for a recipe and kept.
 
+use super::recipe::ROOT_UUID;
 use crate::command::{missing, run, tool};
 use crate::digest::sha256_hex;
 use anyhow::{Context, Result, bail};
@@ -19,6 +20,12 @@ pub enum Flavor {
     Debian,
     /// As RHEL, Fedora and SUSE have it: dracut, with an initramfs for the metal only, and NetworkManager.
     Dracut,
+    /// Debian's with systemd-boot, and kernels with their initramfs for the metal only on the ESP (the Boot
+    /// Loader Specification's type 1).
+    SystemdBoot,
+    /// As Arch and Fedora have it where they want one file to be signed: systemd-boot, dracut, and unified kernel
+    /// images by ukify, which name the root by its place.
+    Unified,
 }
 
 impl Flavor {
@@ -28,7 +35,39 @@ impl Flavor {
             packages.retain(|name| !name.contains("initramfs"));
             packages.extend(["dracut", "network-manager"]);
         }
+        if self.has_systemd_boot() {
+            packages.push("systemd-boot");
+        }
+        if self == Self::Unified {
+            packages.retain(|name| !name.contains("initramfs"));
+            packages.extend(["dracut", "systemd-ukify"]);
+        }
         packages
+    }
+
+    /// Whether systemd-boot starts it instead of GRUB.
+    pub const fn has_systemd_boot(self) -> bool {
+        matches!(self, Self::SystemdBoot | Self::Unified)
+    }
+
+    /// What makes it what it is, run in the installed system.
+    fn hook(self) -> String {
+        match self {
+            Self::Debian => WITHOUT_VIRTIO.replace("@METAL@", &METAL.join(" ")),
+            Self::Dracut => DRACUT.into(),
+            Self::SystemdBoot | Self::Unified => {
+                let (how, root) = match self {
+                    Self::SystemdBoot => (
+                        ENTRIES.replace("@METAL@", &METAL.join(" ")),
+                        format!("UUID={ROOT_UUID}"),
+                    ),
+                    _ => (UNIFIED.into(), "/dev/sda2".into()),
+                };
+                SYSTEMD_BOOT
+                    .replace("@COMMAND_LINE@", &format!("root={root} ro {CONSOLE}"))
+                    .replace("@HOW@", &how)
+            }
+        }
     }
 }
 
@@ -58,6 +97,10 @@ const PACKAGES: [&str; 22] = [
     "xfsprogs",
     "zstd",
 ];
+
+/// What a kernel is told besides its root. Only the serial console is not what every server has: tests listen
+/// there.
+pub(super) const CONSOLE: &str = "console=tty0 console=ttyS0,115200n8 no_timer_check panic=30";
 
 /// Files that no test looks at; they would be half of the system.
 const LEFT_OUT: [&str; 11] = [
@@ -90,6 +133,33 @@ chroot "$1" sh -c 'mkinitramfs -d /tmp/metal -o /tmp/initrd-without-virtio $(ls 
 /// The same by dracut, in place of the one that the packages made.
 const DRACUT: &str = r#"chroot "$1" sh -c 'release=$(ls /usr/lib/modules) &&
 dracut --force --no-hostonly --omit-drivers "virtio_blk virtio_scsi virtio_net" /boot/initrd.img-$release $release'"#;
+
+/// systemd-boot and a kernel on the ESP, by the system's own tools. Only the tree of files is made: the ESP is none
+/// yet, which is what the two variables are about.
+const SYSTEMD_BOOT: &str = r#"chroot "$1" sh -ec '
+export SYSTEMD_RELAX_ESP_CHECKS=1 BOOT_ROOT=/boot/efi
+release=$(ls /usr/lib/modules)
+mkdir -p /boot/efi /etc/kernel
+echo debian > /etc/kernel/entry-token
+echo "@COMMAND_LINE@" > /etc/kernel/cmdline
+@HOW@
+bootctl --no-variables --esp-path=/boot/efi install
+kernel-install add $release /boot/vmlinuz-$release $initramfs
+find /boot/efi -type f'"#;
+
+/// Kernel and initramfs as files.
+const ENTRIES: &str = r#"echo layout=bls > /etc/kernel/install.conf
+echo MODULES=list > /etc/initramfs-tools/conf.d/modules
+printf "%s\n" @METAL@ > /etc/initramfs-tools/modules
+update-initramfs -u -k $release
+initramfs=/boot/initrd.img-$release"#;
+
+/// Both in one program; only this first one is without drivers of virtual machines.
+const UNIFIED: &str = r#"printf "layout=uki\nuki_generator=ukify\ninitrd_generator=dracut\n" > /etc/kernel/install.conf
+omit="omit_drivers+=\" virtio_blk virtio_scsi virtio_net \""
+printf "hostonly=no\n%s\n" "$omit" > /etc/dracut.conf.d/metal.conf
+trap "rm /etc/dracut.conf.d/metal.conf" EXIT
+initramfs="#;
 
 /// The modules that it has.
 const METAL: [&str; 7] = [
@@ -171,6 +241,11 @@ impl Base {
         self.directory.join("tools").join(path)
     }
 
+    /// The tree of files of the ESP, of a flavor with systemd-boot.
+    pub(super) fn esp(&self) -> PathBuf {
+        self.directory.join("efi")
+    }
+
     /// The release of the installed kernel.
     pub(crate) fn kernel(&self) -> Result<String> {
         let folder = self.file("boot");
@@ -195,11 +270,7 @@ impl Base {
         late: Vec<u8>,
         mut file: impl FnMut(&str, &[u8]) -> Result<()>,
     ) -> Result<()> {
-        let path = self.directory.join("initrd-without-virtio");
-        let mut initramfs =
-            fs::read(&path).with_context(|| format!("reading {}", path.display()))?;
-        // Where the kernel looks for the next archive.
-        initramfs.resize(initramfs.len().next_multiple_of(4), 0);
+        let mut initramfs = padded(&self.directory.join("initrd-without-virtio"))?;
         initramfs.extend(late);
         file(&format!("boot/initrd.img-{release}"), &initramfs)?;
         if dep {
@@ -209,6 +280,11 @@ impl Base {
         file("etc/initramfs-tools/conf.d/modules", b"MODULES=list\n")?;
         let modules = METAL.join("\n") + "\n";
         file("etc/initramfs-tools/modules", modules.as_bytes())
+    }
+
+    /// The initramfs that the packages made, so that another archive can follow.
+    pub(super) fn initramfs(&self, release: &str) -> Result<Vec<u8>> {
+        padded(&self.file(&format!("boot/initrd.img-{release}")))
     }
 
     /// A program of the system, run through its own loader and libraries: this machine's release
@@ -225,12 +301,19 @@ impl Base {
     }
 }
 
+/// An initramfs up to where the kernel looks for the next archive.
+fn padded(path: &Path) -> Result<Vec<u8>> {
+    let mut initramfs = fs::read(path).with_context(|| format!("reading {}", path.display()))?;
+    initramfs.resize(initramfs.len().next_multiple_of(4), 0);
+    Ok(initramfs)
+}
+
 /// Changes when the installed system would be another one.
 fn recipe(flavor: Flavor) -> String {
     let packages = flavor.packages();
+    let hook = flavor.hook();
     let parts = [
-        &[SUITE, HOOK, CRYPTSETUP, WITHOUT_VIRTIO, DRACUT][..],
-        &METAL[..],
+        &[SUITE, HOOK, CRYPTSETUP, &hook][..],
         &packages[..],
         &LEFT_OUT[..],
         &TOOLS[..],
@@ -245,20 +328,21 @@ fn install(flavor: Flavor, tar: &Path) -> Result<()> {
         mirror()?
     );
     let mut command = tool("mmdebstrap");
-    match flavor {
-        Flavor::Debian => command
-            .arg(format!("--essential-hook={CRYPTSETUP}"))
-            .arg(format!(
-                "--customize-hook={}",
-                WITHOUT_VIRTIO.replace("@METAL@", &METAL.join(" "))
-            ))
-            .arg(format!(
-                "--customize-hook=copy-out /tmp/initrd-without-virtio {}",
-                tar.parent().unwrap_or(Path::new(".")).display()
-            ))
-            .arg("--customize-hook=rm -r \"$1/tmp/metal\" \"$1/tmp/initrd-without-virtio\""),
-        Flavor::Dracut => command.arg(format!("--customize-hook={DRACUT}")),
+    let folder = tar.parent().unwrap_or(Path::new(".")).display();
+    if flavor.packages().contains(&"initramfs-tools") {
+        command.arg(format!("--essential-hook={CRYPTSETUP}"));
+    }
+    command.arg(format!("--customize-hook={}", flavor.hook()));
+    let (made, rest) = match flavor {
+        Flavor::Debian => ("/tmp/initrd-without-virtio", "\"$1/tmp/metal\""),
+        Flavor::Dracut => ("", ""),
+        Flavor::SystemdBoot | Flavor::Unified => ("/boot/efi", ""),
     };
+    if !made.is_empty() {
+        command
+            .arg(format!("--customize-hook=copy-out {made} {folder}"))
+            .arg(format!("--customize-hook=rm -r \"$1{made}\" {rest}"));
+    }
     command
         .arg(format!("--customize-hook={HOOK}"))
         .args(["--quiet", "--variant=minbase", "--architectures=amd64"])

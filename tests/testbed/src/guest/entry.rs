@@ -6,7 +6,11 @@ use anyhow::{Context, Result};
 
 /// `LOAD_OPTION_ACTIVE`
 const ACTIVE: u32 = 1;
-const LOADER: &str = r"\EFI\debian\shimx64.efi";
+/// Of shim and of systemd-boot.
+const LOADERS: [&str; 2] = [
+    r"\EFI\debian\shimx64.efi",
+    r"\EFI\systemd\systemd-bootx64.efi",
+];
 
 impl Recipe {
     /// The content of `Boot####`: the ESP of the first disk by its GUID, and the loader on it.
@@ -22,14 +26,18 @@ impl Recipe {
         path.extend((length / 512).to_le_bytes());
         path.extend(esp_guid());
         path.extend([2, 2]);
-        let file = utf16(LOADER);
+        let (loader, name) = match self.flavor.has_systemd_boot() {
+            false => (LOADERS[0], "debian"),
+            true => (LOADERS[1], "Linux Boot Manager"),
+        };
+        let file = utf16(loader);
         path.extend([4, 4]);
         path.extend(u16::try_from(file.len() + 4)?.to_le_bytes());
         path.extend(file);
         path.extend([0x7f, 0xff, 4, 0]);
         let mut option = ACTIVE.to_le_bytes().to_vec();
         option.extend(u16::try_from(path.len())?.to_le_bytes());
-        option.extend(utf16("debian"));
+        option.extend(utf16(name));
         option.extend(path);
         Ok(option)
     }

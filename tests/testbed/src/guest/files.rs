@@ -6,8 +6,8 @@
 //! files, sorted by path; the disk's maker computes the same from what it put in. Before that, a line
 //! for each network card: `network: <name> <MAC> <address>`.
 
-use super::base::{Base, Flavor};
-use super::recipe::{Boot, Recipe};
+use super::base::{Base, CONSOLE, Flavor};
+use super::recipe::{Boot, DISK_WWN, PV_UUID, Recipe};
 use crate::digest::{hex, sha256_hex};
 use anyhow::{Context, Result};
 use fastrand::Rng;
@@ -184,6 +184,12 @@ fn configuration(overlay: &mut Overlay, base: &Base, recipe: &Recipe) -> Result<
             &format!("{from}/{unit}"),
         )?;
     }
+    if recipe.lvm_devices {
+        lvm_devices(overlay, base, &release)?;
+    }
+    if recipe.flavor.has_systemd_boot() {
+        return Ok(());
+    }
     overlay.directory("boot/grub")?;
     overlay.file(
         "boot/grub/grub.cfg",
@@ -192,15 +198,38 @@ fn configuration(overlay: &mut Overlay, base: &Base, recipe: &Recipe) -> Result<
     )
 }
 
-/// The boot menu. Only the serial console is not what every server has: tests listen there.
+/// LVM's devices file as RHEL's installer leaves it, in the initramfs too, and the setting that RHEL's lvm2 is
+/// built with.
+fn lvm_devices(overlay: &mut Overlay, base: &Base, release: &str) -> Result<()> {
+    let devices = format!(
+        "VERSION=1.1.1\nIDTYPE=sys_wwid IDNAME=naa.{DISK_WWN:016x} DEVNAME=/dev/sda3 PVID={} PART=3\n",
+        PV_UUID.replace('-', "")
+    );
+    let files = [
+        ("etc/lvm/devices/system.devices", devices.as_str()),
+        ("etc/lvm/lvmlocal.conf", "devices { use_devicesfile = 1 }\n"),
+    ];
+    let mut initramfs = base.initramfs(release)?;
+    let mut entries = vec![("etc/lvm", None), ("etc/lvm/devices", None)];
+    entries.extend(files.map(|(path, text)| (path, Some(text))));
+    // Behind what dracut made: the later file of a name wins.
+    initramfs.extend(cpio(&entries));
+    overlay.file(&format!("boot/initrd.img-{release}"), 0o644, &initramfs)?;
+    overlay.directory("etc/lvm/devices")?;
+    for (path, text) in files {
+        overlay.file(path, 0o600, text.as_bytes())?;
+    }
+    Ok(())
+}
+
+/// The boot menu.
 fn menu(recipe: &Recipe, release: &str) -> String {
     let folder = recipe.grub_folder();
     format!(
         "set timeout=0\n\
          search --no-floppy --fs-uuid --set=root {}\n\
          menuentry 'Debian GNU/Linux' {{\n\
-         \x20 linux {folder}/vmlinuz-{release} {} ro console=tty0 console=ttyS0,115200n8 \
-         no_timer_check panic=30\n\
+         \x20 linux {folder}/vmlinuz-{release} {} ro {CONSOLE}\n\
          \x20 initrd {folder}/initrd.img-{release}\n\
          }}\n",
         recipe.grub_uuid(),

@@ -1,4 +1,4 @@
-//! How the guests start: shim and GRUB on an ESP, GRUB in the gap behind an MBR, or in a BIOS boot
+//! How the guests start: shim and GRUB on an ESP, systemd-boot with kernels on an ESP, GRUB in the gap behind an MBR, or in a BIOS boot
 //! partition.
 
 use super::base::Base;
@@ -56,6 +56,18 @@ pub(super) fn esp(base: &Base, disk: &Path, recipe: &Recipe, keys: Option<&OwnKe
         .arg(disk)
         .arg((length / 1024).to_string()))?;
     let esp = format!("{}@@{start}", disk.display());
+    if recipe.flavor.has_systemd_boot() {
+        for entry in fs::read_dir(base.esp()).context("reading the tree of the ESP")? {
+            run(tool("mcopy")
+                .args(["-s", "-i", &esp])
+                .arg(entry?.path())
+                .arg("::/"))?;
+        }
+        if !recipe.fallback_loader {
+            run(tool("mdeltree").args(["-i", &esp, "::/EFI/BOOT"]))?;
+        }
+        return Ok(());
+    }
     run(tool("mmd").args(["-i", &esp, "::/EFI", "::/EFI/BOOT", "::/EFI/debian"]))?;
     let mut menu = tempfile::NamedTempFile::new().context("making the ESP's grub.cfg")?;
     menu.write_all(search(recipe).as_bytes())?;

@@ -8,7 +8,7 @@
 //! * `recipe`: what sort of server it is, and where what lies.
 //! * `disk`: partition tables, the system's image, swap.
 //! * `volumes`: XFS, btrfs, LVM, LUKS and md, made in a laboratory.
-//! * `grub`: the ESP with shim and GRUB, or GRUB in the gap behind an MBR or in a BIOS boot partition.
+//! * `grub`: the ESP with shim and GRUB or with systemd-boot, or GRUB in the gap behind an MBR or in a BIOS boot partition.
 //! * `keys`: keys of the owner's own for Secure Boot.
 //! * `junk`: what deleted files leave behind in free blocks, so that a capture that copies
 //!   them shows.
@@ -27,4 +27,4 @@ pub use base::{Base, Flavor};
 pub use disk::Guest;
 pub use files::Payload;
 pub use keys::OwnKeys;
-pub use recipe::{Boot, PASSPHRASE, Recipe, Root};
+pub use recipe::{Boot, DISK_WWN, PASSPHRASE, Recipe, Root};

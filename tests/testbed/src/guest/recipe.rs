@@ -19,6 +19,11 @@ pub(super) const EFI_VOLUME: &str = "4A1D-7E33";
 /// What `/etc/crypttab` calls the container.
 const CONTAINER: &str = "sda3_crypt";
 
+/// The World Wide Name of the disk that [`Recipe::lvm_devices`] is for.
+pub const DISK_WWN: u64 = 0x5000_c500_a1b2_c3d4;
+/// The UUID of its physical volume.
+pub(super) const PV_UUID: &str = "hauLie-r5Ki-8QmV-0aZt-9XcB-2wNe-7JpLdS";
+
 /// What opens the root of [`Root::Luks`].
 pub const PASSPHRASE: &str = "correct horse battery";
 
@@ -71,6 +76,8 @@ pub struct Recipe {
     pub by_place: Option<&'static str>,
     /// Whose parts it has.
     pub flavor: Flavor,
+    /// Whether LVM looks only at the disk that its devices file has, as on RHEL 9.
+    pub lvm_devices: bool,
     /// Whether shim has the signature of the server's owner instead of Microsoft's.
     pub own_keys: bool,
     /// Static addresses of network cards, by the names that udev gives them: (name, CIDR). Without
@@ -105,6 +112,7 @@ impl Recipe {
         absent_disk: false,
         by_place: None,
         flavor: Flavor::Debian,
+        lvm_devices: false,
         own_keys: false,
         addresses: &[],
     };
@@ -169,6 +177,20 @@ impl Recipe {
     #[must_use]
     pub const fn dracut(mut self) -> Self {
         self.flavor = Flavor::Dracut;
+        self
+    }
+
+    /// The same with systemd-boot and the parts of this flavor; its initramfs has no driver of virtual machines.
+    #[must_use]
+    pub const fn systemd_boot(mut self, flavor: Flavor) -> Self {
+        self.flavor = flavor;
+        self
+    }
+
+    /// The same with LVM's devices file, in the initramfs as well: the disk has to have [`DISK_WWN`].
+    #[must_use]
+    pub const fn lvm_devices(mut self) -> Self {
+        self.lvm_devices = true;
         self
     }
 
@@ -285,6 +307,8 @@ impl Recipe {
 
     pub(super) fn layout(&self) -> Layout {
         let loader = match self.boot {
+            // Kernels lie there, too, and for a while two of each.
+            Boot::Uefi if self.flavor.has_systemd_boot() => Some((MIB, 448 * MIB)),
             Boot::Uefi => Some((MIB, 64 * MIB)),
             Boot::BiosMbr => None,
             Boot::BiosGpt => Some((MIB, MIB)),
@@ -297,7 +321,11 @@ impl Recipe {
         let gap = if self.boot == Boot::BiosMbr { MIB } else { 0 };
         let plain = matches!(self.root, Root::Ext4 | Root::Xfs | Root::Btrfs);
         Layout {
-            disk: if self.root == Root::Ext4 { 2048 } else { 3072 } * MIB,
+            disk: if self.root == Root::Ext4 && !self.flavor.has_systemd_boot() {
+                2048
+            } else {
+                3072
+            } * MIB,
             loader,
             boot,
             root: (start, length),

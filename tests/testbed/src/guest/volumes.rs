@@ -1,7 +1,7 @@
 //! Root filesystems that need a driver to be made: a laboratory makes the volume and copies the system
 //! into it from an ext4 image.
 
-use super::recipe::{BOOT_UUID, LUKS_UUID, PASSPHRASE, ROOT_UUID, Recipe, Root};
+use super::recipe::{BOOT_UUID, LUKS_UUID, PASSPHRASE, PV_UUID, ROOT_UUID, Recipe, Root};
 use crate::lab::Lab;
 use anyhow::{Context, Result};
 use std::path::Path;
@@ -61,7 +61,7 @@ pub(super) fn fill(recipe: &Recipe, system: &Path, disks: &[&Path]) -> Result<()
                  global { locking_type=1 locking_dir=\"/run/lock\" }\n",
             );
             let make = format!(
-                "lvm pvcreate -q {part}
+                "lvm pvcreate -q --uuid {PV_UUID} --norestorefile {part}
                  lvm vgcreate -q vg0 {part}
                  lvm lvcreate -q -y -Wn -Zn -L 1600m -n root vg0
                  lvm lvcreate -q -y -Wn -Zn -L 128m -n swap vg0

@@ -32,6 +32,7 @@ pub struct Drive {
     pub(crate) bus: Bus,
     pub(crate) serial: String,
     pub(crate) model: Option<String>,
+    pub(crate) wwn: Option<u64>,
     pub(crate) sector_bytes: u32,
     pub(crate) write_log: Option<PathBuf>,
     pub(crate) bad_sectors: Vec<u64>,
@@ -46,6 +47,7 @@ impl Drive {
             bus,
             serial: serial.into(),
             model: None,
+            wwn: None,
             sector_bytes: 512,
             write_log: None,
             bad_sectors: Vec::new(),
@@ -64,6 +66,13 @@ impl Drive {
     #[must_use]
     pub fn model(mut self, model: &str) -> Self {
         self.model = Some(model.into());
+        self
+    }
+
+    /// The disk's World Wide Name (SATA only).
+    #[must_use]
+    pub fn wwn(mut self, wwn: u64) -> Self {
+        self.wwn = Some(wwn);
         self
     }
 
@@ -320,6 +329,9 @@ impl Machine {
             Bus::Sata => {
                 format!("ide-hd,bus=ide.{index}")
                     + &model.map_or(String::new(), |model| format!(",model={model}"))
+                    + &disk
+                        .wwn
+                        .map_or(String::new(), |wwn| format!(",wwn={wwn:#x}"))
             }
             Bus::Nvme => "nvme".to_owned(),
             Bus::Virtio => "virtio-blk-pci".to_owned(),

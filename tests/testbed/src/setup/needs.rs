@@ -208,6 +208,12 @@ pub const ALL: &[Need] = &[
         "signing loaders with keys of one's own",
     ),
     need(
+        Purpose::Checks,
+        "systemd-boot-efi",
+        "/usr/lib/systemd/boot/efi/linuxx64.efi.stub",
+        "unified kernel images that are read",
+    ),
+    need(
         Purpose::Guests,
         "mtools",
         "mcopy",

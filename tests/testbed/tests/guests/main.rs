@@ -6,7 +6,7 @@
 
 mod scene;
 
-use haulier_testbed::guest::{Boot, Recipe, Root};
+use haulier_testbed::guest::{Boot, Flavor, Recipe, Root};
 use haulier_testbed::qemu::Bus;
 use scene::{Metal, Scene, Virtual};
 
@@ -170,10 +170,10 @@ fn an_initramfs_for_its_metal_and_a_disk_that_is_not_there() {
 
 #[test]
 #[ignore = "minutes: cargo xtask test --all"]
-fn lvm_root_under_dracut() {
-    let recipe = Recipe::UEFI.root(Root::Lvm).dracut();
+fn lvm_root_by_a_devices_file_under_dracut() {
+    let recipe = Recipe::UEFI.root(Root::Lvm).dracut().lvm_devices();
     let scene = Scene::new(&Metal::new(
-        "Debian 13 with dracut and NetworkManager, UEFI, LVM",
+        "Debian 13 with dracut and NetworkManager, UEFI, LVM with a devices file",
         recipe.addresses(ADDRESSES),
         Bus::Sata,
     ));
@@ -187,6 +187,34 @@ fn dracut_and_network_manager() {
     let scene = Scene::new(&Metal::new(
         "Debian 13 with dracut and NetworkManager, UEFI, ext4",
         recipe,
+        Bus::Sata,
+    ));
+    scene.travels(&Virtual::libvirt("auto"));
+    scene.travels(&Virtual::qemu("virtio"));
+}
+
+#[test]
+#[ignore = "minutes: cargo xtask test --all"]
+fn systemd_boot_with_kernels_on_the_esp() {
+    let recipe = Recipe::UEFI.systemd_boot(Flavor::SystemdBoot);
+    let scene = Scene::new(&Metal::new(
+        "Debian 13, UEFI, ext4, systemd-boot",
+        recipe.addresses(ADDRESSES),
+        Bus::Sata,
+    ));
+    scene.travels(&Virtual::libvirt("auto"));
+    scene.travels(&Virtual::qemu("virtio"));
+}
+
+#[test]
+#[ignore = "minutes: cargo xtask test --all"]
+fn unified_kernel_images_with_the_root_by_its_place() {
+    let recipe = Recipe::UEFI
+        .systemd_boot(Flavor::Unified)
+        .by_place("/dev/sda");
+    let scene = Scene::new(&Metal::new(
+        "Debian 13 with dracut, UEFI, ext4, unified kernel images, partitions by name",
+        recipe.addresses(ADDRESSES),
         Bus::Sata,
     ));
     scene.travels(&Virtual::libvirt("auto"));

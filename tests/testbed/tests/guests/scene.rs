@@ -5,7 +5,7 @@ use anyhow::Result;
 use haulier::inventory::{EfiVariable, GLOBAL, SECURITY_DATABASE};
 use haulier::vm::varstore;
 use haulier_testbed::command::{run, tool};
-use haulier_testbed::guest::{Base, Boot, Guest, PASSPHRASE, Recipe, Root};
+use haulier_testbed::guest::{Base, Boot, DISK_WWN, Guest, PASSPHRASE, Recipe, Root};
 use haulier_testbed::guestfs::emulated;
 use haulier_testbed::journey::{self, DISK_SERIAL, LOGIN, MAC};
 use haulier_testbed::libvirt::Host;
@@ -309,7 +309,7 @@ fn machine(metal: &Metal, guest: &Guest, folder: &TempDir, overlay: bool) -> Mac
         .stays_after_shutdown();
     for (number, path) in std::iter::once(&guest.path).chain(&guest.more).enumerate() {
         let serial = format!("{DISK_SERIAL}{number}");
-        machine = machine.disk(if overlay {
+        let drive = if overlay {
             let over = path.with_extension("qcow2");
             run(Command::new("qemu-img")
                 .args(["create", "-q", "-f", "qcow2", "-F", "raw", "-b"])
@@ -318,6 +318,10 @@ fn machine(metal: &Metal, guest: &Guest, folder: &TempDir, overlay: bool) -> Mac
             Drive::qcow2(over, metal.bus, &serial)
         } else {
             Drive::raw(path, metal.bus, &serial)
+        };
+        machine = machine.disk(match metal.recipe.lvm_devices {
+            true => drive.wwn(DISK_WWN),
+            false => drive,
         });
     }
     if metal.recipe.boot == Boot::Uefi {
