@@ -21,7 +21,7 @@ mod raw;
 
 use crate::device::ReadAt;
 use crate::error::{Error, Kind, Result};
-use crate::inventory::{DiskBoot, FirmwareKind, Machine, System};
+use crate::inventory::{DiskBoot, FirmwareKind, Machine, SystemKind};
 use crate::qcow2::Reader;
 use crate::report::{Progress, Report};
 use crate::store::{CaptureFiles, Digest, DiskRecord, FileDigest, Manifest};
@@ -225,6 +225,9 @@ impl<'a> Capture<'a> {
         if let Some(name) = &options.name {
             plan = plan.with_name(name)?;
         }
+        if options.disk_bus.is_none() {
+            plan = plan.on_reached_buses(&machine);
+        }
         let systems = machine.installed.as_deref().unwrap_or_default();
         let chosen = plan.clone().with_profile(options.profile, systems);
         // Nobody asked for virtio: not where a table would have to be changed for it.
@@ -232,7 +235,7 @@ impl<'a> Capture<'a> {
         if options.profile != Profile::Auto || names_stay {
             plan = chosen;
         }
-        let hardware = hardware(&plan, options, systems, names_stay);
+        let hardware = hardware(&plan, options, &machine, names_stay);
         if let Some(bus) = options.disk_bus {
             plan = plan.with_disk_bus(bus);
         }
@@ -284,9 +287,10 @@ impl<'a> Capture<'a> {
 fn hardware(
     plan: &VmPlan,
     options: &Options,
-    systems: &[System],
+    machine: &Machine,
     names_stay: bool,
 ) -> Option<String> {
+    let systems = machine.installed.as_deref().unwrap_or_default();
     let first = systems.first()?;
     if options.profile != Profile::Auto || options.disk_bus.is_some() {
         return None;
@@ -300,16 +304,23 @@ fn hardware(
         format!(
             "The VM has virtio disks and network cards: {name} has the drivers to start on them"
         )
-    } else if names_stay {
-        format!(
-            "The VM has the metal's kinds of disks and network cards: {name} is not seen to start on \
-             virtio (--profile virtio gives a Linux the drivers)"
-        )
     } else {
-        format!(
-            "The VM has the metal's kinds of disks and network cards: {name} names disks by their place \
-             (--profile virtio changes that)"
-        )
+        let kinds = match plan.has_the_metals_buses(machine) {
+            true => "the metal's kinds of disks and network cards",
+            false => {
+                "emulated disks and network cards of common kinds, the metal's own where there are such"
+            }
+        };
+        let why = match (names_stay, first.kind) {
+            (false, _) => {
+                format!("{name} names disks by their place (--profile virtio changes that)")
+            }
+            (true, Some(SystemKind::Windows)) => format!("{name} is not seen to start on virtio"),
+            (true, _) => format!(
+                "{name} is not seen to start on virtio (--profile virtio gives a Linux the drivers)"
+            ),
+        };
+        format!("The VM has {kinds}: {why}")
     })
 }
 

@@ -5,6 +5,7 @@
 //! once, here; each writer still quotes for its own format.
 
 mod bus;
+mod drivers;
 mod fallback;
 pub mod kubevirt;
 mod label;
@@ -226,7 +227,15 @@ impl VmPlan {
         let (firmware, note) = machine.firmware_for(boots());
         let mut plan = Self::with_firmware(machine, disks, firmware).with_loaders(boots());
         plan.notes.extend(note.as_deref().map(printable));
-        plan
+        if firmware == FirmwareKind::Bios {
+            plan = plan.with_boot_first(|disk| {
+                let mut infos = infos.iter();
+                let info = infos.find(|info| info.name == disk.source_name);
+                info.and_then(|info| info.boot.as_ref())
+                    .is_some_and(|boot| boot.by_bios)
+            });
+        }
+        plan.on_reached_buses(machine)
     }
 
     /// Under UEFI: makes boot entries of the loaders on the disks where the inventory has none for them.

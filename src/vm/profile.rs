@@ -16,9 +16,6 @@ pub enum Profile {
     Virtio,
 }
 
-/// `Start` of a Windows driver that the boot loader loads (`SERVICE_BOOT_START`).
-const BOOT_START: u32 = 0;
-
 impl System {
     /// The virtio disks that it would start on as it is, the better first; none where that is not seen.
     pub fn virtio_disks(&self) -> Vec<DiskBus> {
@@ -30,37 +27,15 @@ impl System {
     }
 
     fn linux_virtio_disks(&self) -> Vec<DiskBus> {
-        // The kernel that starts is the first one; which it is may not be known, so all must do.
-        let kernels = self.kernels.as_deref().unwrap_or_default();
-        let default = kernels.iter().find(|kernel| kernel.default == Some(true));
-        let all: Vec<_> = default.map_or_else(|| kernels.iter().collect(), |kernel| vec![kernel]);
-        let has = |names: &[&str]| {
-            let kernel_has = |kernel: &&crate::inventory::installed::Kernel| {
-                let lists = [&kernel.initramfs_drivers, &kernel.builtin_drivers];
-                names.iter().all(|name| {
-                    let mut drivers = lists.iter().copied().flatten().flatten();
-                    drivers.any(|driver| driver == name)
-                })
-            };
-            !all.is_empty() && all.iter().all(kernel_has)
-        };
-        let mut disks = Vec::new();
-        // Its disks keep the names that SATA and SAS disks have.
-        if has(&["virtio_pci", "virtio_scsi", "sd_mod"]) {
-            disks.push(DiskBus::VirtioScsi);
-        }
-        if has(&["virtio_pci", "virtio_blk"]) {
-            disks.push(DiskBus::VirtioBlk);
-        }
-        disks
+        // On the first one its disks keep the names that SATA and SAS disks have.
+        let buses = [DiskBus::VirtioScsi, DiskBus::VirtioBlk].into_iter();
+        buses
+            .filter(|bus| self.has_driver(*bus) == Some(true))
+            .collect()
     }
 
     fn windows_virtio_disks(&self) -> Vec<DiskBus> {
         let drivers = self.drivers.as_deref().unwrap_or_default();
-        let starts = |name: &str| {
-            let named = drivers.iter().find(|driver| driver.name == name);
-            named.is_some_and(|driver| driver.start == Some(BOOT_START))
-        };
         // Without a driver for its card a Windows is out of reach.
         let staged = self.staged_drivers.as_deref().unwrap_or_default();
         let card = |name: &str| name == "netkvm";
@@ -68,13 +43,10 @@ impl System {
         if !has_card && !staged.iter().any(|name| card(name)) {
             return Vec::new();
         }
-        [
-            ("vioscsi", DiskBus::VirtioScsi),
-            ("viostor", DiskBus::VirtioBlk),
-        ]
-        .into_iter()
-        .filter_map(|(name, bus)| starts(name).then_some(bus))
-        .collect()
+        let buses = [DiskBus::VirtioScsi, DiskBus::VirtioBlk].into_iter();
+        buses
+            .filter(|bus| self.has_driver(*bus) == Some(true))
+            .collect()
     }
 }
 

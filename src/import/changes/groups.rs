@@ -42,7 +42,8 @@ impl Group {
             }
             Self::Lvm => "LVM may not find its volumes in the VM",
             Self::Drivers | Self::Windows => {
-                "without drivers the VM will not find its disks: import again with --profile faithful"
+                "without drivers the VM will not find its disks: import again with --profile faithful, or with \
+                 --disk-bus and a kind that the system has a driver for"
             }
         }
     }

@@ -6,8 +6,10 @@ use crate::error::Result;
 
 /// Debian's program for its initramfs.
 pub(super) const UPDATE_INITRAMFS: &str = "/usr/sbin/update-initramfs";
-/// Drivers that are put in where the kernel has them as modules: whatever virtio disk the VM has one day.
-pub(super) const DRIVERS: [&str; 4] = ["virtio_pci", "virtio_blk", "virtio_scsi", "sd_mod"];
+/// What comes along with any of virtio: whatever virtio disk the VM has one day.
+const VIRTIO: [&str; 3] = ["virtio_pci", "virtio_blk", "virtio_scsi"];
+/// What comes along with all: the driver of disks that most controllers have.
+const DISKS: &str = "sd_mod";
 
 /// What makes an initramfs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -132,7 +134,7 @@ pub(super) fn find(guest: &dyn Guest, wanted: &Wanted) -> Result<Option<Images>>
                  break
              done
          done",
-        DRIVERS.join(" ")
+        asked(wanted).join(" ")
     );
     let mut all: Vec<Image> = guest
         .run(&["sh", &script])?
@@ -149,6 +151,17 @@ pub(super) fn find(guest: &dyn Guest, wanted: &Wanted) -> Result<Option<Images>>
     let first = wanted.kernels.first().map(|kernel| kernel.release.as_str());
     all.sort_by_key(|image| Some(image.release.as_str()) != first);
     Ok(Some(Images { maker, all }))
+}
+
+/// The drivers that are put in where the kernel has them as modules.
+pub(super) fn asked(wanted: &Wanted) -> Vec<&'static str> {
+    let is_virtio = wanted.drivers.iter().any(|driver| VIRTIO.contains(driver));
+    let others = wanted
+        .drivers
+        .iter()
+        .filter(|driver| !VIRTIO.contains(driver));
+    let virtio = VIRTIO.iter().filter(|_| is_virtio);
+    virtio.chain(others).copied().chain([DISKS]).collect()
 }
 
 /// A line of the script above.

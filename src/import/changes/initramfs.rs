@@ -2,7 +2,7 @@
 //! and with what its tables say now.
 
 use super::guest::{Guest, NewFile, write_all};
-use super::images::{DRIVERS, Image, Images, Maker};
+use super::images::{Image, Images, Maker, asked};
 use super::wanted::Wanted;
 use crate::error::{Error, Kind, Result};
 use crate::inventory::installed::Started;
@@ -61,7 +61,7 @@ pub(super) fn prepare(
             lacks.join(", ")
         )));
     }
-    let list: Vec<&str> = DRIVERS
+    let list: Vec<&str> = asked(wanted)
         .into_iter()
         .filter(|driver| main.modules.iter().any(|module| module == driver))
         .collect();

@@ -6,7 +6,7 @@ use super::layered::Layered;
 use super::loader::FALLBACK;
 use crate::error::{Error, Kind, Result};
 use crate::inventory::installed::{RootPlace, look};
-use crate::inventory::{DiskBoot, System, SystemKind};
+use crate::inventory::{DiskBoot, Machine, System, SystemKind};
 use crate::report::Report;
 use crate::units::SectorSize;
 use crate::usedmap::DiskInfo;
@@ -58,6 +58,18 @@ pub(super) fn needs(
         Err(BITLOCKER)
     } else {
         Ok(root.clone())
+    })
+}
+
+/// What to tell of a Windows that is not seen to start on the VM's disks, and gets no drivers.
+pub(super) fn unreached(system: &System, plan: &VmPlan, machine: &Machine) -> Option<String> {
+    let is_unreached =
+        system.kind == Some(SystemKind::Windows) && !plan.unreached(system, machine).is_empty();
+    is_unreached.then(|| {
+        "this Windows' boot loader is not seen to load a driver for the VM's disks, so it may stop with \
+         INACCESSIBLE_BOOT_DEVICE: --disk-bus names another kind of disk, and --profile virtio puts virtio's drivers \
+         into it"
+            .into()
     })
 }
 

@@ -121,16 +121,20 @@ impl Wanted {
                 // What was on virtio already, or was put there by hand, has its drivers.
                 if options.profile == Profile::Virtio && !plan.starts_on_virtio(system) {
                     wanted.drivers = drivers(plan);
+                } else {
+                    wanted.drivers = plan.unreached(system, machine);
                 }
             }
             _ => match windows::needs(system, plan, options.profile) {
+                None => wanted
+                    .notes
+                    .extend(windows::unreached(system, plan, machine)),
                 Some(Ok(root)) => {
                     wanted.windows = Some(root);
                     // virt-v2v puts it there itself.
                     wanted.fallback = None;
                 }
                 Some(Err(why)) => wanted.notes.push(why.into()),
-                None => {}
             },
         }
         wanted
@@ -174,7 +178,10 @@ impl Wanted {
             }
             Group::Windows => "Windows gets the virtio drivers by virt-v2v-in-place".into(),
             Group::Lvm => "LVM finds its volumes by their content".into(),
-            Group::Drivers => "the initramfs gets the virtio drivers".into(),
+            Group::Drivers => format!(
+                "the initramfs gets drivers of the VM's disks ({})",
+                self.drivers.join(", ")
+            ),
         }
     }
 

@@ -40,7 +40,7 @@ impl Flavor {
         }
         if self == Self::Unified {
             packages.retain(|name| !name.contains("initramfs"));
-            packages.extend(["dracut", "systemd-ukify"]);
+            packages.extend(["dracut", "systemd-boot-efi", "systemd-ukify"]);
         }
         packages
     }
@@ -135,17 +135,17 @@ const DRACUT: &str = r#"chroot "$1" sh -c 'release=$(ls /usr/lib/modules) &&
 dracut --force --no-hostonly --omit-drivers "virtio_blk virtio_scsi virtio_net" /boot/initrd.img-$release $release'"#;
 
 /// systemd-boot and a kernel on the ESP, by the system's own tools. Only the tree of files is made: the ESP is none
-/// yet, which is what the two variables are about.
-const SYSTEMD_BOOT: &str = r#"chroot "$1" sh -ec '
+/// yet, which is what the two variables are about; that something is mounted there is all that bootctl insists on.
+const SYSTEMD_BOOT: &str = r#"mkdir -p "$1/boot/efi" && mount -t tmpfs tmpfs "$1/boot/efi" && { chroot "$1" sh -ec '
 export SYSTEMD_RELAX_ESP_CHECKS=1 BOOT_ROOT=/boot/efi
 release=$(ls /usr/lib/modules)
-mkdir -p /boot/efi /etc/kernel
+mkdir -p /etc/kernel
 echo debian > /etc/kernel/entry-token
 echo "@COMMAND_LINE@" > /etc/kernel/cmdline
 @HOW@
 bootctl --no-variables --esp-path=/boot/efi install
 kernel-install add $release /boot/vmlinuz-$release $initramfs
-find /boot/efi -type f'"#;
+find /boot/efi -type f' || { umount "$1/boot/efi"; false; }; }"#;
 
 /// Kernel and initramfs as files.
 const ENTRIES: &str = r#"echo layout=bls > /etc/kernel/install.conf
@@ -333,15 +333,18 @@ fn install(flavor: Flavor, tar: &Path) -> Result<()> {
         command.arg(format!("--essential-hook={CRYPTSETUP}"));
     }
     command.arg(format!("--customize-hook={}", flavor.hook()));
-    let (made, rest) = match flavor {
-        Flavor::Debian => ("/tmp/initrd-without-virtio", "\"$1/tmp/metal\""),
+    let (made, then) = match flavor {
+        Flavor::Debian => (
+            "/tmp/initrd-without-virtio",
+            "rm -r \"$1/tmp/metal\" \"$1/tmp/initrd-without-virtio\"",
+        ),
         Flavor::Dracut => ("", ""),
-        Flavor::SystemdBoot | Flavor::Unified => ("/boot/efi", ""),
+        Flavor::SystemdBoot | Flavor::Unified => ("/boot/efi", "umount \"$1/boot/efi\""),
     };
     if !made.is_empty() {
         command
             .arg(format!("--customize-hook=copy-out {made} {folder}"))
-            .arg(format!("--customize-hook=rm -r \"$1{made}\" {rest}"));
+            .arg(format!("--customize-hook={then}"));
     }
     command
         .arg(format!("--customize-hook={HOOK}"))
