@@ -109,6 +109,40 @@ fn a_uefi_system_captured_by_a_stick_that_bios_started() {
     assert!(said(&warnings, &entry), "{warnings:?}");
 }
 
+/// The disk signature stands for the GUID that a partition of an MBR does not have.
+#[test]
+fn a_uefi_system_on_an_mbr_has_an_entry_in_the_vms_variables() {
+    let dir = tempfile::tempdir().unwrap();
+    let disk = empty_disk(dir.path());
+    let script = dir.path().join("table");
+    let partition = format!("start={ESP_START}, size={ESP_SECTORS}, type=ef");
+    fs::write(
+        &script,
+        format!("label: dos\nlabel-id: 0x1b2c3d4e\n{partition}\n"),
+    )
+    .unwrap();
+    let mut sfdisk = Command::new("sfdisk");
+    tool(
+        sfdisk
+            .arg("-q")
+            .arg(&disk)
+            .stdin(File::open(script).unwrap()),
+    );
+    add_loader(dir.path(), &disk);
+    let (warnings, uefi) = imported(dir.path(), "bios", &disk, |_| {});
+    assert!(uefi);
+    let entry = [r"\EFI\Microsoft\Boot\bootmgfw.efi", "no boot entry"];
+    assert!(said(&warnings, &entry), "{warnings:?}");
+    let is_store = |path: &PathBuf| path.to_string_lossy().ends_with("VARS.fd");
+    let files = fs::read_dir(dir.path().join("vm")).unwrap();
+    let store = files.map(|file| file.unwrap().path()).find(is_store);
+    let store = fs::read(store.unwrap()).unwrap();
+    let mut signature = vec![0x4e, 0x3d, 0x2c, 0x1b];
+    signature.extend([0; 12]);
+    signature.extend([1, 1]);
+    assert!(store.windows(18).any(|window| window == signature));
+}
+
 #[test]
 fn a_bios_system_captured_by_a_stick_that_uefi_started() {
     let dir = tempfile::tempdir().unwrap();

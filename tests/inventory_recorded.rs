@@ -2,7 +2,7 @@
 //! (`inventory_recorded/record.sh`).
 
 use haulier::inventory::installed::{Kernel, RootPlace};
-use haulier::inventory::{Bus, FirmwareKind, Machine, PciKind, System, SystemKind};
+use haulier::inventory::{Bus, FirmwareKind, Machine, PciInfo, PciKind, System, SystemKind};
 use std::fs;
 use std::os::unix::fs::symlink;
 
@@ -54,9 +54,11 @@ Disks:    0 /dev/nvme0n1 QEMU NVMe Ctrl     NVME1  2.1 GB NVMe
           2 /dev/sdb     QEMU QEMU HARDDISK VSCSI3 4.2 GB virtio-scsi
           3 /dev/sdc     QEMU QEMU HARDDISK STICK4 5.3 GB USB
           4 /dev/vda     -                  VBLK2  3.2 GB virtio-blk
-Network:  eth0 b0:26:28:aa:bb:01 e1000e     link, 1000 Mbit/s
-          eth1 b0:26:28:aa:bb:02 igb        link, 1000 Mbit/s
-          eth2 b0:26:28:aa:bb:03 virtio_net link
+Storage:  Red Hat, Inc. Virtio block device
+Storage:  and 2 more
+Network:  eth0 b0:26:28:aa:bb:01 e1000e     link, 1000 Mbit/s 82574L Gigabit N~
+          eth1 b0:26:28:aa:bb:02 igb        link, 1000 Mbit/s 82576 Gigabit Ne~
+          eth2 b0:26:28:aa:bb:03 virtio_net link              Virtio network d~
 "
     );
     let disks: Vec<_> = machine
@@ -166,6 +168,69 @@ fn raid_and_sas_controllers_are_told_by_their_drivers() {
     );
     assert_eq!(machine.firmware.kind, FirmwareKind::Bios);
     assert_eq!(machine.firmware.secure_boot, None);
+    let controller = machine.disks[0].controller.clone().unwrap();
+    let names = (controller.vendor.as_deref(), controller.device.as_deref());
+    assert_eq!(names, (Some("Broadcom / LSI"), Some("MegaRAID SAS 1078")));
+    // That of the RAID controller stands in front, although SATA has the same number of functions.
+    let text = machine.to_text();
+    let expected = "\nStorage:  Broadcom / LSI MegaRAID SAS 1078\nStorage:  and 2 more\n";
+    assert!(text.contains(expected), "{text}");
+}
+
+#[test]
+fn graphics_cards_are_counted_by_model_and_what_has_no_name_by_its_id() {
+    let mut machine = machine(include_str!("inventory_recorded/sas.tree"));
+    let mut add = |id: &str, vendor: Option<&str>, device: Option<&str>, kind| {
+        machine.pci.push(PciInfo {
+            id: id.into(),
+            vendor: vendor.map(str::to_owned),
+            device: device.map(str::to_owned),
+            kind: Some(kind),
+            ..PciInfo::default()
+        });
+        let text = machine.to_text();
+        let lines = text.lines().filter_map(|line| line.strip_prefix("GPU: "));
+        lines.map(|line| line.trim().to_owned()).collect::<Vec<_>>()
+    };
+    let board = (Some("ASPEED Technology, Inc."), None);
+    let lines = add("1a03:2000", board.0, board.1, PciKind::Gpu);
+    assert_eq!(lines, ["ASPEED Technology, Inc. 1a03:2000"]);
+    let tesla = (Some("NVIDIA Corporation"), Some("TU104GL [Tesla T4]"));
+    add("10de:1eb8", tesla.0, tesla.1, PciKind::Gpu);
+    let lines = add("10de:1eb8", tesla.0, tesla.1, PciKind::Gpu);
+    let teslas = "2 x NVIDIA Corporation TU104GL [Tesla T4]";
+    assert_eq!(lines, [teslas, "ASPEED Technology, Inc. 1a03:2000"]);
+    let lines = add("ffff:0001", None, None, PciKind::Accelerator);
+    assert_eq!(lines, [teslas, "and 2 more"]);
+}
+
+#[test]
+fn a_machine_json_from_before_there_were_names_is_read() {
+    let machine = machine(include_str!("inventory_recorded/sas.tree"));
+    let mut old: serde_json::Value = serde_json::from_str(&machine.to_json()).unwrap();
+    let forget = |object: &mut serde_json::Value| {
+        let fields = object.as_object_mut().unwrap();
+        for key in ["vendor", "device", "subsystem"] {
+            fields.remove(key);
+        }
+    };
+    for list in ["pci", "nics"] {
+        old[list]
+            .as_array_mut()
+            .unwrap()
+            .iter_mut()
+            .for_each(forget);
+    }
+    let disks = old["disks"].as_array_mut().unwrap().iter_mut();
+    disks.for_each(|disk| forget(&mut disk["controller"]));
+    let read = Machine::from_json(old.to_string().as_bytes()).unwrap();
+    assert_eq!(read.pci.len(), machine.pci.len());
+    assert!(
+        read.pci
+            .iter()
+            .all(|pci| pci.vendor.is_none() && !pci.id.is_empty())
+    );
+    assert!(read.to_text().contains("\nStorage:  1000:0060\n"));
 }
 
 #[test]

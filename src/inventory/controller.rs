@@ -12,6 +12,10 @@ pub struct Controller {
     pub pci_address: String,
     /// Vendor and device, `8086:a182`.
     pub pci_id: Option<String>,
+    /// The vendor's name, `Broadcom / LSI`; `None` where it is in no list.
+    pub vendor: Option<String>,
+    /// The device's name, `MegaRAID SAS-3 3108 [Invader]`; the same.
+    pub device: Option<String>,
     /// By its class: `raid` means that its disks may be volumes of its own.
     pub kind: Option<PciKind>,
     /// Whether Intel's Volume Management Device stands before it: the installed system needs the
@@ -31,6 +35,8 @@ pub(super) fn of_disk(root: &SysRoot, dir: &Path) -> Option<Controller> {
     Some(Controller {
         pci_address: function.address,
         pci_id: Some(function.id),
+        vendor: function.vendor,
+        device: function.device,
         kind: function.kind,
         behind_vmd,
     })

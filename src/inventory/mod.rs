@@ -19,6 +19,7 @@ mod multipath;
 mod name;
 mod netname;
 mod nics;
+mod pci_names;
 mod raid;
 mod smbios;
 mod sysroot;

@@ -1,6 +1,7 @@
 //! The network cards, from `/sys/class/net`, and the list of PCI functions.
 
 use super::netname::{self, NameCandidates};
+use super::pci_names::{self, Names};
 use super::sysroot::{SysRoot, hex, link_name, number};
 use crate::device::ioctl;
 use crate::device::sysfs::attribute;
@@ -19,6 +20,10 @@ pub struct NicInfo {
     pub driver: Option<String>,
     /// Vendor and device, `8086:10d3`.
     pub pci_id: Option<String>,
+    /// The vendor's name, `Intel Corporation`; `None` where it is in no list.
+    pub vendor: Option<String>,
+    /// The device's name, `82574L Gigabit Network Connection`; the same.
+    pub device: Option<String>,
     /// Place on the bus, `0000:18:00.0`.
     pub pci_address: Option<String>,
     /// Whether there is a link; `None` while the card is down.
@@ -31,7 +36,7 @@ pub struct NicInfo {
     pub installed_name: Option<String>,
 }
 
-/// A PCI function, for the record: what drivers the machine had.
+/// A PCI function, for the record: what the machine had, and by what drivers.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct PciInfo {
@@ -39,12 +44,18 @@ pub struct PciInfo {
     pub address: String,
     /// Vendor and device, `8086:10d3`.
     pub id: String,
+    /// The vendor's name, `Intel Corporation`; `None` where it is in no list.
+    pub vendor: Option<String>,
+    /// The device's name, `82574L Gigabit Network Connection`; the same.
+    pub device: Option<String>,
     /// Class code of 24 bits in hexadecimal, `020000`.
     pub class: String,
     /// What the class stands for; `None` for rare ones.
     pub kind: Option<PciKind>,
     /// Vendor and device of the card or board that the function is on, `1028:0615`.
     pub subsystem_id: Option<String>,
+    /// Name of that card or board, `PERC H730P Mini`; the same.
+    pub subsystem: Option<String>,
     /// The kernel's driver, if one claims it.
     pub driver: Option<String>,
 }
@@ -127,12 +138,19 @@ fn nic(root: &SysRoot, name: String, dir: &Path) -> Option<NicInfo> {
         .map(|mac| mac.to_ascii_lowercase())
         .filter(|mac| mac != "00:00:00:00:00:00");
     let pci = pci_above(&device);
+    let id = pci.and_then(pci_id);
+    let Names {
+        vendor,
+        device: device_name,
+    } = id.as_deref().map(pci_names::of).unwrap_or_default();
     Some(NicInfo {
         name_candidates: netname::candidates(root, dir, &device, pci, mac.as_deref()),
         name,
         mac,
         driver: link_name(&device.join("driver")),
-        pci_id: pci.and_then(pci_id),
+        pci_id: id,
+        vendor,
+        device: device_name,
         pci_address: pci
             .and_then(Path::file_name)
             .and_then(|name| name.to_str())
@@ -193,13 +211,21 @@ pub(super) fn pci_function(root: &SysRoot, link: &Path) -> Option<PciInfo> {
     let class = hex(&dir.join("class"))?;
     let subsystem = hex(&dir.join("subsystem_vendor"))
         .zip(hex(&dir.join("subsystem_device")))
-        .filter(|ids| *ids != (0, 0));
+        .filter(|ids| *ids != (0, 0))
+        .map(|(vendor, device)| format!("{vendor:04x}:{device:04x}"));
+    let id = pci_id(&dir)?;
+    let Names { vendor, device } = pci_names::of(&id);
     Some(PciInfo {
         address: dir.file_name()?.to_str()?.to_owned(),
-        id: pci_id(&dir)?,
+        vendor,
+        device,
         class: format!("{class:06x}"),
         kind: PciKind::of_class(class),
-        subsystem_id: subsystem.map(|(vendor, device)| format!("{vendor:04x}:{device:04x}")),
+        subsystem: subsystem
+            .as_deref()
+            .and_then(|subsystem| pci_names::subsystem(&id, subsystem)),
+        subsystem_id: subsystem,
+        id,
         driver: link_name(&dir.join("driver")),
     })
 }

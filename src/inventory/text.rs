@@ -1,23 +1,30 @@
 //! The inventory as a technician reads it on a 80x24 console.
 
-use super::{FirmwareKind, Machine, Smbios, System};
+use super::{FirmwareKind, Machine, NicInfo, PciInfo, PciKind, Smbios, System, pci_names};
 use crate::units::ByteLen;
+use std::cmp::Reverse;
 
 /// Columns of the narrowest console: the last one stays free, because writing it wraps on some.
 const WIDTH: usize = 79;
 /// Where the values begin.
 const INDENT: usize = 10;
-/// Rows of a table before the rest is only counted: four lines and two tables fit 24 lines.
+/// Rows of a table before the rest is only counted: four lines and two tables fit a screen.
 const ROWS: usize = 10;
+/// Lines of a common screen.
+const LINES: usize = 24;
 /// Lines about what hides disks; the table of cards gives way to them.
 const HIDDEN: usize = 2;
 /// Lines about installed systems; so does it to them.
 const SYSTEMS: usize = 2;
+/// Lines about graphics cards and accelerators, and as many about storage controllers; so does it to them.
+const FUNCTIONS: usize = 2;
 
 pub(super) fn machine(machine: &Machine) -> String {
     let mut text = String::new();
     let hidden = hidden(machine);
     let systems = systems(machine);
+    let storage = functions(machine, storage_rank);
+    let gpus = functions(machine, gpu_rank);
     line(&mut text, "Machine:", &name(machine));
     line(&mut text, "Firmware:", &firmware(machine));
     line(&mut text, "CPU:", &cpu(machine));
@@ -48,31 +55,22 @@ pub(super) fn machine(machine: &Machine) -> String {
             })
             .collect(),
     );
+    for function in &storage {
+        line(&mut text, "Storage:", function);
+    }
+    let others = [hidden.len(), systems.len(), gpus.len()];
+    let taken = others.iter().fold(text.lines().count(), |sum, n| sum + n);
     table(
         &mut text,
         "Network:",
         "no card found",
-        ROWS.saturating_sub(hidden.len())
-            .saturating_sub(systems.len()),
+        ROWS.min(LINES.saturating_sub(taken)),
         None,
-        machine
-            .nics
-            .iter()
-            .map(|nic| {
-                vec![
-                    nic.name.clone(),
-                    nic.mac.clone().unwrap_or_else(|| "-".into()),
-                    nic.driver.clone().unwrap_or_else(|| "no driver".into()),
-                    match (nic.link, nic.speed_mbit) {
-                        (Some(true), Some(speed)) => format!("link, {speed} Mbit/s"),
-                        (Some(true), None) => "link".into(),
-                        (Some(false), _) => "no link".into(),
-                        (None, _) => "down".into(),
-                    },
-                ]
-            })
-            .collect(),
+        machine.nics.iter().map(nic).collect(),
     );
+    for function in &gpus {
+        line(&mut text, "GPU:", function);
+    }
     for system in &systems {
         line(&mut text, "System:", system);
     }
@@ -80,6 +78,81 @@ pub(super) fn machine(machine: &Machine) -> String {
         line(&mut text, "Hidden:", sentence);
     }
     text
+}
+
+/// The cells of a network card. Its name comes last, where it may be cut.
+fn nic(nic: &NicInfo) -> Vec<String> {
+    let names = [&nic.device, &nic.vendor, &nic.pci_id];
+    let called = names.into_iter().flatten().next();
+    vec![
+        nic.name.clone(),
+        nic.mac.clone().unwrap_or_else(|| "-".into()),
+        nic.driver.clone().unwrap_or_else(|| "no driver".into()),
+        match (nic.link, nic.speed_mbit) {
+            (Some(true), Some(speed)) => format!("link, {speed} Mbit/s"),
+            (Some(true), None) => "link".into(),
+            (Some(false), _) => "no link".into(),
+            (None, _) => "down".into(),
+        },
+        called.cloned().unwrap_or_default(),
+    ]
+}
+
+/// Storage controllers, those that bring drivers of their own first. An NVMe disk is its own and stands in
+/// the table of disks.
+fn storage_rank(kind: PciKind) -> Option<u8> {
+    Some(match kind {
+        PciKind::Raid => 0,
+        PciKind::Sas => 1,
+        PciKind::FibreChannel => 2,
+        PciKind::Storage => 3,
+        PciKind::Sata => 4,
+        PciKind::Ide => 5,
+        _ => return None,
+    })
+}
+
+/// Graphics cards and accelerators: which one is worth more, no class says.
+fn gpu_rank(kind: PciKind) -> Option<u8> {
+    matches!(kind, PciKind::Gpu | PciKind::Accelerator).then_some(0)
+}
+
+/// A line for each model of the functions that have a rank, at most [`FUNCTIONS`]: those of the lowest rank
+/// first, and of those what the machine has most of, so that eight GPUs stand before the board's own.
+fn functions(machine: &Machine, rank: impl Fn(PciKind) -> Option<u8>) -> Vec<String> {
+    let mut models: Vec<(u8, usize, &PciInfo)> = Vec::new();
+    for function in &machine.pci {
+        let Some(rank) = function.kind.and_then(&rank) else {
+            continue;
+        };
+        match models.iter_mut().find(|model| model.2.id == function.id) {
+            Some((_, count, _)) => *count += 1,
+            None => models.push((rank, 1, function)),
+        }
+    }
+    models.sort_by_key(|(rank, count, _)| (*rank, Reverse(*count)));
+    let shown = if models.len() > FUNCTIONS {
+        FUNCTIONS - 1
+    } else {
+        models.len()
+    };
+    let rest: usize = models.iter().skip(shown).map(|(_, count, _)| count).sum();
+    let mut lines: Vec<String> = models
+        .iter()
+        .take(shown)
+        .map(|(_, count, function)| {
+            let PciInfo { vendor, device, .. } = function;
+            let name = pci_names::shown(vendor.as_deref(), device.as_deref(), &function.id);
+            match count {
+                1 => name,
+                _ => format!("{count} x {name}"),
+            }
+        })
+        .collect();
+    if rest > 0 {
+        lines.push(format!("and {rest} more"));
+    }
+    lines
 }
 
 /// A line for each installed system, at most [`SYSTEMS`].

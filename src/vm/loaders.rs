@@ -13,7 +13,8 @@
 
 use super::nvram::{END_OF_PATH, NON_VOLATILE_RUNTIME};
 use crate::inventory::boot::Esp;
-use crate::inventory::{DiskBoot, EfiVariable, GLOBAL};
+use crate::inventory::{DiskBoot, EfiVariable, GLOBAL, LoadOption, device_path};
+use crate::ptable::Scheme;
 use uuid::Uuid;
 
 /// Loaders that start a system, the better first: shim starts GRUB, and with Secure Boot only shim
@@ -27,15 +28,75 @@ const KNOWN: [&str; 5] = [
 ];
 /// Entries that are made: a machine has a handful of systems.
 const MOST_ENTRIES: usize = 16;
+/// The last partition of an MBR that a Hard Drive node can name: only its own four slots (UEFI 2.10,
+/// 10.3.5.1), nothing of an extended chain.
+const MOST_OF_MBR: u32 = 4;
 
 /// A loader that an entry is made for.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 struct Loader<'a> {
     /// Place in [`KNOWN`].
     rank: usize,
-    esp: &'a Esp,
+    place: Place<'a>,
     /// `/EFI/debian/shimx64.efi`
     path: &'a str,
+}
+
+/// An EFI system partition and its disk.
+#[derive(Debug, Clone, Copy)]
+struct Place<'a> {
+    disk: &'a DiskBoot,
+    esp: &'a Esp,
+}
+
+impl Place<'_> {
+    /// Signature, MBR type and signature type of the Hard Drive node.
+    fn identity(&self) -> Option<[u8; 18]> {
+        let (signature, kind) = match self.disk.scheme {
+            Scheme::Gpt => {
+                let guid = Uuid::parse_str(self.esp.guid.as_deref()?).ok()?;
+                (guid.to_bytes_le(), 2)
+            }
+            Scheme::Mbr if self.esp.partition <= MOST_OF_MBR => {
+                let [a, b, c, d] = self.disk.mbr_signature()?.to_le_bytes();
+                let signature = [a, b, c, d, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+                (signature, 1)
+            }
+            _ => return None,
+        };
+        let mut identity = [kind; 18];
+        identity.split_at_mut(16).0.copy_from_slice(&signature);
+        Some(identity)
+    }
+
+    /// The Hard Drive node (UEFI 2.10, 10.3.5.1). `None` for a partition without an identity or place.
+    fn node(&self) -> Option<Vec<u8>> {
+        let mut node = vec![4, 1, 42, 0];
+        node.extend(self.esp.partition.to_le_bytes());
+        node.extend(self.esp.start_sector?.to_le_bytes());
+        node.extend(self.esp.sectors?.to_le_bytes());
+        node.extend(self.identity()?);
+        Some(node)
+    }
+
+    /// Whether it is the same partition for a firmware: members of a mirror hold the same table.
+    fn is_the_same_as(&self, other: &Self) -> bool {
+        let key = |place: &Self| (place.identity(), place.esp.partition);
+        key(self) == key(other)
+    }
+
+    /// Whether a boot entry names the partition. A signature is the disk's, so it takes the number too.
+    fn is_named_by(&self, entry: &[u8]) -> bool {
+        let (Some(option), Some(identity)) = (LoadOption::parse(entry), self.identity()) else {
+            return false;
+        };
+        device_path::nodes(option.path).any(|node| {
+            let number = node.data.get(..4) == Some(&self.esp.partition.to_le_bytes());
+            node.is_hard_drive()
+                && node.data.get(20..38) == Some(&identity)
+                && (number || self.disk.scheme == Scheme::Gpt)
+        })
+    }
 }
 
 /// Adds entries to `variables` where no entry there names an EFI system partition of `disks`, and puts
@@ -44,23 +105,23 @@ pub(super) fn add_missing<'a>(
     variables: &mut Vec<EfiVariable>,
     disks: impl IntoIterator<Item = &'a DiskBoot>,
 ) -> Vec<String> {
-    let esps: Vec<&Esp> = disks.into_iter().flat_map(|disk| &disk.esps).collect();
+    let places: Vec<Place<'_>> = disks
+        .into_iter()
+        .flat_map(|disk| disk.esps.iter().map(move |esp| Place { disk, esp }))
+        .collect();
     let is_entry = |variable: &&EfiVariable| number(&variable.name).is_some();
-    let named = |esp: &&&Esp| {
-        guid(esp).is_some_and(|guid| {
-            let guid = guid.to_bytes_le();
-            let mut entries = variables.iter().filter(is_entry);
-            entries.any(|entry| entry.data.windows(16).any(|window| window == guid))
-        })
+    let named = |place: &Place<'_>| {
+        let mut entries = variables.iter().filter(is_entry);
+        entries.any(|entry| place.is_named_by(&entry.data))
     };
-    if esps.iter().any(|esp| named(&esp)) {
+    if places.iter().any(named) {
         return Vec::new();
     }
     let taken: Vec<u16> = variables.iter().filter_map(|v| number(&v.name)).collect();
     let mut free = (0..u16::MAX).filter(|number| !taken.contains(number));
     let mut order = Vec::new();
     let mut added = Vec::new();
-    for loader in chosen(&esps) {
+    for loader in chosen(&places) {
         let Some((number, data)) = free.next().zip(load_option(&loader)) else {
             continue;
         };
@@ -109,15 +170,11 @@ fn number(name: &str) -> Option<u16> {
     u16::from_str_radix(digits, 16).ok()
 }
 
-fn guid(esp: &Esp) -> Option<Uuid> {
-    Uuid::parse_str(esp.guid.as_deref()?).ok()
-}
-
 /// The best loader of each folder, the better kinds first.
-fn chosen<'a>(esps: &[&'a Esp]) -> Vec<Loader<'a>> {
+fn chosen<'a>(places: &[Place<'a>]) -> Vec<Loader<'a>> {
     let mut best: Vec<Loader<'a>> = Vec::new();
-    for esp in esps {
-        for path in esp.loaders.iter().flatten() {
+    for &place in places {
+        for path in place.esp.loaders.iter().flatten() {
             let Some((folder, name)) = path.rsplit_once('/') else {
                 continue;
             };
@@ -129,9 +186,9 @@ fn chosen<'a>(esps: &[&'a Esp]) -> Vec<Loader<'a>> {
             if folder.eq_ignore_ascii_case("/EFI/BOOT") {
                 continue;
             }
-            let loader = Loader { rank, esp, path };
+            let loader = Loader { rank, place, path };
             let same = |other: &&mut Loader<'_>| {
-                other.esp.guid == esp.guid
+                other.place.is_the_same_as(&place)
                     && (other.path.rsplit_once('/')).is_some_and(|(other, _)| other == folder)
             };
             match best.iter_mut().find(same) {
@@ -147,17 +204,9 @@ fn chosen<'a>(esps: &[&'a Esp]) -> Vec<Loader<'a>> {
 }
 
 /// `EFI_LOAD_OPTION` (UEFI 2.10, 3.1.3) with the short path that firmware searches all disks for: a
-/// Hard Drive node (10.3.5.1) and a File Path node (10.3.5.4). `None` for a partition without a GUID or
-/// place.
+/// Hard Drive node (10.3.5.1) and a File Path node (10.3.5.4). `None` for a partition that has no such node.
 fn load_option(loader: &Loader<'_>) -> Option<Vec<u8>> {
-    let esp = loader.esp;
-    let mut path = vec![4, 1, 42, 0];
-    path.extend(esp.partition.to_le_bytes());
-    path.extend(esp.start_sector?.to_le_bytes());
-    path.extend(esp.sectors?.to_le_bytes());
-    path.extend(guid(esp)?.to_bytes_le());
-    // GPT, and a signature that is a GUID.
-    path.extend([2, 2]);
+    let mut path = loader.place.node()?;
     let file = utf16(&loader.path.replace('/', "\\"));
     path.extend([4, 4]);
     path.extend(
@@ -188,14 +237,13 @@ fn utf16(text: &str) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::inventory::{LoadOption, device_path};
-    use crate::ptable::Scheme;
 
     const GUID: &str = "7d2b1c4e-93aa-4f0e-8f61-0c5d4e3f2a1b";
 
     fn disk(loaders: &[&str]) -> DiskBoot {
         DiskBoot {
             scheme: Scheme::Gpt,
+            disk_signature: None,
             boot_code: None,
             bios_boot_partition: None,
             active_partition: None,
@@ -209,6 +257,62 @@ mod tests {
             by_bios: false,
             by_uefi: true,
         }
+    }
+
+    /// The same on an MBR.
+    fn mbr(partition: u32, signature: Option<&str>) -> DiskBoot {
+        let mut disk = disk(&["/EFI/debian/shimx64.efi"]);
+        disk.scheme = Scheme::Mbr;
+        disk.disk_signature = signature.map(str::to_owned);
+        disk.esps[0].partition = partition;
+        disk.esps[0].guid = None;
+        disk
+    }
+
+    #[test]
+    fn an_esp_on_an_mbr_is_named_by_number_and_disk_signature() {
+        let disk = mbr(2, Some("1b2c3d4e"));
+        let mut variables = Vec::new();
+        assert_eq!(add_missing(&mut variables, [&disk]).len(), 1);
+        let option = LoadOption::parse(&variables[0].data).unwrap();
+        let mut node = vec![4, 1, 42, 0]; // Type, SubType, Length
+        node.extend([2, 0, 0, 0]); // PartitionNumber
+        node.extend([0, 8, 0, 0, 0, 0, 0, 0]); // PartitionStart
+        node.extend([0, 0x80, 1, 0, 0, 0, 0, 0]); // PartitionSize
+        node.extend([0x4e, 0x3d, 0x2c, 0x1b]); // PartitionSignature: that at 0x1B8 of the MBR
+        node.extend([0; 12]);
+        node.extend([1, 1]); // MBRType, SignatureType
+        assert_eq!(option.path[..42], node);
+        let shim = r"\EFI\debian\shimx64.efi";
+        assert_eq!(
+            device_path::text(option.path),
+            format!("HD(2,MBR,0x1b2c3d4e,0x800,0x18000)/{shim}")
+        );
+        // The entry that was made counts as a recorded one, but not for another partition or disk.
+        assert!(add_missing(&mut variables.clone(), [&disk]).is_empty());
+        for other in [mbr(1, Some("1b2c3d4e")), mbr(2, Some("1b2c3d4f"))] {
+            assert_eq!(add_missing(&mut variables.clone(), [&other]).len(), 1);
+        }
+    }
+
+    #[test]
+    fn an_esp_on_an_mbr_that_no_node_can_name_gets_no_entry() {
+        for disk in [
+            mbr(1, None),
+            mbr(1, Some("no number")),
+            mbr(5, Some("1b2c3d4e")),
+        ] {
+            let mut variables = Vec::new();
+            assert!(add_missing(&mut variables, [&disk]).is_empty(), "{disk:?}");
+            assert_eq!(variables, []);
+        }
+    }
+
+    #[test]
+    fn systems_on_two_mbr_disks_have_an_entry_each() {
+        let disks = [mbr(1, Some("00000001")), mbr(1, Some("00000002"))];
+        let mut variables = Vec::new();
+        assert_eq!(add_missing(&mut variables, &disks).len(), 2);
     }
 
     #[test]

@@ -20,7 +20,7 @@ use super::FirmwareKind;
 use crate::device::{ReadAt, Window};
 use crate::error::Result;
 use crate::files;
-use crate::ptable::{Partition, PartitionTable, PartitionType, Scheme};
+use crate::ptable::{DiskId, Partition, PartitionTable, PartitionType, Scheme};
 use crate::units::{ByteOffset, SectorSize};
 use serde::{Deserialize, Serialize};
 
@@ -34,6 +34,9 @@ const MOST_ESPS: usize = 8;
 pub struct DiskBoot {
     /// Its partition table.
     pub scheme: Scheme,
+    /// The signature of an MBR, eight hexadecimal digits; `None` where it has none.
+    #[serde(default)]
+    pub disk_signature: Option<String>,
     /// The code in its first sector.
     pub boot_code: Option<BootCode>,
     /// Number of its BIOS boot partition, if there is something in it.
@@ -111,6 +114,11 @@ impl DiskBoot {
             .any(|esp| esp.loaders.as_ref().is_some_and(|found| !found.is_empty()));
         Ok(Self {
             scheme: table.scheme,
+            disk_signature: match table.id {
+                // Windows and fdisk write one. Zero tells no disk from another.
+                Some(id @ DiskId::Mbr(1..)) => Some(id.to_string()),
+                _ => None,
+            },
             boot_code,
             bios_boot_partition,
             active_partition,
@@ -118,6 +126,24 @@ impl DiskBoot {
             by_bios,
             by_uefi,
         })
+    }
+
+    /// The signature of an MBR as a number, if the disk has such a table.
+    pub(crate) fn mbr_signature(&self) -> Option<u32> {
+        let digits = self.disk_signature.as_deref()?;
+        let signature = u32::from_str_radix(digits, 16).ok()?;
+        (self.scheme == Scheme::Mbr).then_some(signature)
+    }
+
+    /// What the text of a boot entry's path says of `esp`, in lower case: its GUID, or `hd(1,mbr,0x1b2c3d4e,`.
+    fn in_paths(&self, esp: &Esp) -> Option<String> {
+        match &esp.guid {
+            Some(guid) => Some(guid.to_ascii_lowercase()),
+            None => {
+                let signature = self.mbr_signature()?;
+                Some(format!("hd({},mbr,{signature:#010x},", esp.partition))
+            }
+        }
     }
 }
 
@@ -163,10 +189,10 @@ pub fn verdict<'a>(
                 continue;
             };
             uefi.push(loader.as_str());
-            named |= esp.guid.as_ref().is_some_and(|guid| {
+            named |= disk.in_paths(esp).is_some_and(|name| {
                 entry_paths
                     .iter()
-                    .any(|path| path.to_ascii_lowercase().contains(guid.as_str()))
+                    .any(|path| path.to_ascii_lowercase().contains(&name))
             });
         }
     }

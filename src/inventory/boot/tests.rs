@@ -136,6 +136,36 @@ fn a_disk_for_both_is_told_by_the_firmwares_entry_or_not_at_all() {
 }
 
 #[test]
+fn an_esp_on_an_mbr_is_told_by_the_disks_signature() {
+    let script = |id: &str| {
+        format!(
+            "label: dos\nlabel-id: {id}\nstart=2048, size=32768, type=ef\nstart=40960, type=83\n"
+        )
+    };
+    let mut image = disk(&script("0x0b2c3d4e"));
+    add_esp(&mut image);
+    add_grub(&mut image);
+    let boot = look(&image);
+    assert_eq!((boot.by_bios, boot.by_uefi), (true, true));
+    assert_eq!(boot.disk_signature.as_deref(), Some("0b2c3d4e"));
+    assert_eq!(boot.esps[0].guid, None);
+    assert_eq!(verdict([&boot], &[]).0, None);
+    for (path, kind) in [
+        (
+            "HD(1,MBR,0x0b2c3d4e,0x800,0x8000)",
+            Some(FirmwareKind::Uefi),
+        ),
+        ("HD(2,MBR,0x0b2c3d4e,0xa000,0x16000)", None),
+        ("HD(1,MBR,0x0b2c3d4f,0x800,0x8000)", None),
+    ] {
+        assert_eq!(verdict([&boot], &[path]).0, kind, "{path}");
+    }
+    image[0x1B8..0x1BC].fill(0);
+    assert_eq!(look(&image).disk_signature, None, "zero tells nothing");
+    assert_eq!(look(&disk(ESP)).disk_signature, None, "a GPT has none");
+}
+
+#[test]
 fn an_empty_disk_is_started_by_nothing() {
     let boot = look(&vec![0; MIB]);
     assert_eq!((boot.by_bios, boot.by_uefi), (false, false));
