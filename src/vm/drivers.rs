@@ -55,7 +55,7 @@ impl System {
                     let named = drivers.iter().find(|driver| driver.name == **name);
                     named.is_some_and(|driver| driver.start == Some(BOOT_START))
                 };
-                Some(bus.windows_drivers().iter().any(|name| starts(&name)))
+                Some(bus.windows_drivers().iter().any(starts))
             }
             _ => None,
         }

@@ -10,8 +10,6 @@ use crate::vm::printable;
 
 /// What a command says that may fail.
 const FAILED: &str = "haulier-failed";
-/// What Debian's systemd-boot has update-initramfs do: the loader's copies follow.
-const HOOK: &str = "/etc/initramfs/post-update.d/systemd-boot";
 /// What takes a partition for the ESP although no udev has seen it (systemd's ENVIRONMENT.md).
 const RELAXED: &str = "SYSTEMD_RELAX_ESP_CHECKS=1 SYSTEMD_RELAX_XBOOTLDR_CHECKS=1";
 /// Where the partition with the kernels may be mounted.
@@ -213,9 +211,10 @@ fn command(maker: Maker, image: &Image) -> String {
     };
     match (maker, &image.loaded) {
         (Maker::UpdateInitramfs, None) => format!("update-initramfs -u -k {release}"),
+        // A hook of the package may do the second part, too, but not where it takes no loader for installed.
         (Maker::UpdateInitramfs, Some(_)) => format!(
-            "export {settings}; update-initramfs -u -k {release} && {{ [ -e {HOOK} ] || kernel-install add {release} \
-             /boot/vmlinuz-{release} {path}; }}"
+            "export {settings}; update-initramfs -u -k {release} && kernel-install add {release} \
+             /boot/vmlinuz-{release} {path}"
         ),
         (Maker::Dracut, Some(loaded)) if loaded.is_unified => format!(
             "export {settings}; for kernel in /lib/modules/{release}/vmlinuz /boot/vmlinuz-{release}; do \

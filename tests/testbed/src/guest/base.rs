@@ -20,8 +20,8 @@ pub enum Flavor {
     Debian,
     /// As RHEL, Fedora and SUSE have it: dracut, with an initramfs for the metal only, and NetworkManager.
     Dracut,
-    /// Debian's with systemd-boot, and kernels with their initramfs for the metal only on the ESP (the Boot
-    /// Loader Specification's type 1).
+    /// Debian's with systemd-boot, and kernels with their initramfs on the ESP (the Boot Loader Specification's
+    /// type 1), which has no driver of disks but [`Bus::PvScsi`](crate::qemu::Bus)'s.
     SystemdBoot,
     /// As Arch and Fedora have it where they want one file to be signed: systemd-boot, dracut, and unified kernel
     /// images by ukify, which name the root by its place.
@@ -58,7 +58,7 @@ impl Flavor {
             Self::SystemdBoot | Self::Unified => {
                 let (how, root) = match self {
                     Self::SystemdBoot => (
-                        ENTRIES.replace("@METAL@", &METAL.join(" ")),
+                        ENTRIES.replace("@METAL@", VMWARE),
                         format!("UUID={ROOT_UUID}"),
                     ),
                     _ => (UNIFIED.into(), "/dev/sda2".into()),
@@ -153,6 +153,9 @@ echo MODULES=list > /etc/initramfs-tools/conf.d/modules
 printf "%s\n" @METAL@ > /etc/initramfs-tools/modules
 update-initramfs -u -k $release
 initramfs=/boot/initrd.img-$release"#;
+
+/// The modules of a VM of VMware that made its initramfs for itself.
+const VMWARE: &str = "vmw_pvscsi sd_mod ext4";
 
 /// Both in one program; only this first one is without drivers of virtual machines.
 const UNIFIED: &str = r#"printf "layout=uki\nuki_generator=ukify\ninitrd_generator=dracut\n" > /etc/kernel/install.conf

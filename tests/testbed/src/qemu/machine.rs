@@ -22,6 +22,8 @@ pub enum Bus {
     MegaSas,
     /// An LSI SAS 1068.
     MptSas,
+    /// VMware's paravirtual SCSI adapter, driver `vmw_pvscsi`; OVMF and SeaBIOS boot from it.
+    PvScsi,
 }
 
 /// One disk of the machine.
@@ -288,6 +290,7 @@ impl Machine {
             (Bus::Scsi, "virtio-scsi-pci,id=scsi"),
             (Bus::MegaSas, "megasas,id=megasas"),
             (Bus::MptSas, "mptsas1068,id=mptsas"),
+            (Bus::PvScsi, "pvscsi,id=pvscsi"),
         ] {
             if self.disks.iter().any(|disk| disk.bus == bus) {
                 line.add("-device", controller);
@@ -335,11 +338,12 @@ impl Machine {
             }
             Bus::Nvme => "nvme".to_owned(),
             Bus::Virtio => "virtio-blk-pci".to_owned(),
-            Bus::Scsi | Bus::MegaSas | Bus::MptSas => {
+            Bus::Scsi | Bus::MegaSas | Bus::MptSas | Bus::PvScsi => {
                 let controller = match disk.bus {
                     Bus::MegaSas => "megasas",
                     // Linux finds no disk without a SAS address on this one.
                     Bus::MptSas => "mptsas",
+                    Bus::PvScsi => "pvscsi",
                     _ => "scsi",
                 };
                 let mut device = format!("scsi-hd,bus={controller}.0,scsi-id={index}");

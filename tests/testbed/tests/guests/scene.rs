@@ -200,12 +200,13 @@ impl Scene {
             import.arg("--key-file").arg(&key);
         }
         emulated(&mut import, self.folder.path()).unwrap();
-        run(&mut if to.libvirt {
+        let said = run(&mut if to.libvirt {
             self.host().command(&import)
         } else {
             import
         })
         .unwrap();
+        println!("{said}");
         println!(
             "{}",
             fs::read_to_string(out.join("changes.txt")).unwrap_or_default()
