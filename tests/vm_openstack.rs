@@ -9,14 +9,15 @@ use haulier::inventory::Bus;
 use haulier::vm::openstack::{buses, files};
 use haulier::vm::{DiskBus, VmDisk, VmPlan};
 use import_common::{
-    BUSES, Programs, add_disk, capture, filled, import, installed, names, options, server,
-    shellcheck, tpm,
+    BUSES, Programs, add_disk, capture, filled, import, installed, names, options,
+    server, shellcheck, tool, tpm,
 };
 use proptest::prelude::*;
 use python_site::python;
 use serde_json::{Value, json};
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
+use std::process::Command;
 
 /// Properties of an image's document that Glance itself knows.
 const GLANCE: [&str; 5] = [
@@ -223,7 +224,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(32))]
     #[test]
     fn no_string_of_a_firmware_leaves_its_place(
-        text in r#"[ -~\n\r\t]{0,30}|.{0,20}|(['"`$(){};&|<>,=\\\n]|touch x){0,12}|.{300}"#,
+        text in r#"[ -~\n\r\t]{0,30}|.{0,20}|(['"`$(){};&|<>,=\\\n]|touch x|@NETWORK@| #){0,12}|.{300}"#,
     ) {
         let run = |text: &str| {
             let (machine, disks): (_, Vec<VmDisk>) = filled(text);
@@ -260,6 +261,23 @@ fn a_glance_takes_the_images_and_gives_the_same_bytes_back() {
     let said = import(&options(&capture, Target::Openstack, &out)).unwrap();
     assert_eq!(names(&out), ["create.sh", "disk-0.qcow2", "image-0.json"]);
     assert!(
+#[test]
+fn a_product_that_looks_like_a_place_of_the_template_is_no_command() {
+    let text = "@NETWORK@ touch x # @DESCRIPTION@ @NETWORK @ ;@@NETWORK@@";
+    let run = |text: &str| {
+        let (mut machine, disks): (_, Vec<VmDisk>) = filled("harmless");
+        machine.smbios.product = Some(text.into());
+        // A card, so that the place has content.
+        machine.nics = server("bios").nics;
+        let script = files(&VmPlan::new(&machine, &disks)).create;
+        tool(Command::new("sh").args(["-n", "-c", &script]));
+        (client().run(&script, &[], &[("NETWORK", "lan")]), script)
+    };
+    let ((calls, script), (harmless, expected)) = (run(text), run("nothing"));
+    assert_eq!(calls, harmless);
+    assert_eq!(script.replace(text, "nothing"), expected);
+}
+
         said.iter()
             .any(|(_, line)| line.contains("OpenStack takes no UEFI variables"))
     );

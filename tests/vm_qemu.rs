@@ -2,7 +2,7 @@
 
 mod vm_common;
 
-use haulier::inventory::{Bus, Tpm};
+use haulier::inventory::{Bus, FirmwareKind, Tpm};
 use haulier::vm::{DiskBus, VmDisk, VmPlan, qemu::run_script};
 use proptest::prelude::*;
 use std::fs;
@@ -168,7 +168,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
     #[test]
     fn no_string_of_a_firmware_leaves_its_place_in_the_script(
-        text in r#"[ -~\n\r\t]{0,30}|.{0,20}|(['"`$(){};&|<>,=\\\n]|touch x){0,12}"#,
+        text in r#"[ -~\n\r\t]{0,30}|.{0,20}|(['"`$(){};&|<>,=\\\n]|touch x|@MEMORY@| #){0,12}"#,
     ) {
         let (machine, disks) = filled(&text);
         let found = words(&VmPlan::new(&machine, &disks));
@@ -193,6 +193,24 @@ proptest! {
         prop_assert_eq!(found.last().unwrap(), "last word");
     }
 }
+#[test]
+fn a_product_that_looks_like_a_place_of_the_template_is_text() {
+    let text = "@MEMORY@ @CODE@ @VARS@ @DEVICE@ @STANDARD@ @DESCRIPTION@ @@MEMORY@@ #";
+    let made = |text: &str| {
+        let (mut machine, disks) = filled("harmless");
+        machine.smbios.product = Some(text.into());
+        machine.tpm = Some(Tpm {
+            version: Some("2.0".into()),
+        });
+        let plan = VmPlan::with_firmware(&machine, &disks, FirmwareKind::Uefi);
+        let script = run_script(&plan);
+        tool(Command::new("sh").args(["-n", "-c", &script]));
+        script
+    };
+    // Both need quotes.
+    assert_eq!(made(text).replace(text, "no thing"), made("no thing"));
+}
+
 
 #[test]
 fn the_script_names_what_is_missing() {

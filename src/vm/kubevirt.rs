@@ -6,7 +6,7 @@
 //! (`validating-webhook/admitters/vmi-create-admitter.go`).
 
 use super::label::dns_label;
-use super::shell::quoted;
+use super::shell::{filled, quoted};
 use super::{DiskBus, NicModel, PlannedDisk, TpmVersion, VmFirmware, VmPlan, file_name};
 use crate::inventory::RtcBasis;
 use serde_json::{Map, Value, json};
@@ -283,7 +283,7 @@ fn serial(text: &str) -> Option<String> {
 }
 
 fn upload_script(name: &str, plan: &VmPlan) -> String {
-    let mut script = HEAD.replace("@DESCRIPTION@", &plan.description);
+    let mut script = filled(HEAD, &[("DESCRIPTION", &plan.description)]);
     for (index, disk) in plan.disks.iter().enumerate() {
         script += &format!(
             "upload {} {} \"$@\"\n",

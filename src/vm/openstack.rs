@@ -6,7 +6,7 @@
 //! written but replaced. Processors, memory and MAC addresses are no properties; they come by flavor
 //! and port.
 
-use super::shell::quoted;
+use super::shell::{filled, quoted};
 use super::{DiskBus, Family, NicModel, PlannedDisk, VmFirmware, VmPlan, file_name};
 use crate::inventory::RtcBasis;
 use serde_json::{Map, Value, json};
@@ -203,9 +203,9 @@ fn root(plan: &VmPlan) -> usize {
 }
 
 fn create_script(plan: &VmPlan) -> String {
-    let mut script = HEAD
-        .replace("@DESCRIPTION@", &plan.description)
-        .replace("@NETWORK@", if plan.nics.is_empty() { "" } else { NETWORK });
+    let network = if plan.nics.is_empty() { "" } else { NETWORK };
+    let values = [("DESCRIPTION", &*plan.description), ("NETWORK", network)];
+    let mut script = filled(HEAD, &values);
     let root = root(plan);
     for (index, disk) in plan.disks.iter().enumerate() {
         script += &format!("\n{}\n", make_image(plan, index, disk));

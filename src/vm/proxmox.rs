@@ -5,7 +5,7 @@
 //! `PVE::QemuServer`, `::Drive`, `::Network`, `::Machine`).
 
 use super::label::dns_label;
-use super::shell::quoted;
+use super::shell::{filled, quoted};
 use super::{DiskBus, PlannedDisk, TpmVersion, VmFirmware, VmPlan, file_name};
 use crate::inventory::RtcBasis;
 use base64ct::{Base64, Encoding as _};
@@ -74,7 +74,7 @@ fn slot(bus: DiskBus) -> (Slot, Option<&'static str>) {
 /// The files for a plan whose disks (and variables, if [`VmPlan::nvram`] names them) lie beside them.
 pub fn files(plan: &VmPlan) -> Files {
     let mut notes = Vec::new();
-    let mut script = HEAD.replace("@DESCRIPTION@", &plan.description);
+    let mut script = filled(HEAD, &[("DESCRIPTION", &plan.description)]);
     for (option, value) in options(plan, &mut notes) {
         script += &format!("  --{option} {value} \\\n");
     }
