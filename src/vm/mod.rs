@@ -276,7 +276,7 @@ impl VmPlan {
                  clevis) need their recovery key"
             ));
         }
-        let variables = match firmware {
+        let mut variables = match firmware {
             FirmwareKind::Bios => Vec::new(),
             FirmwareKind::Uefi => nvram::variables(&machine.firmware),
         };
@@ -286,6 +286,7 @@ impl VmPlan {
             && !secure_boot
         {
             notes.push(
+        notes.extend(nvram::without_long_dbx(&mut variables));
                 "the machine enforces Secure Boot and the VM does not: its keys were not \
                  recorded"
                     .into(),
