@@ -135,7 +135,10 @@ impl<'a> Virsh<'a> {
                 "{} has a domain with the machine's UUID {uuid} already",
                 self.uri
             ))
-            .advise("It is this machine, imported before: undefine it first"));
+            .advise(
+                "Perhaps it is this machine, imported before: undefine it first (virsh undefine). Perhaps it is \
+                 another machine whose board has the same UUID: give this one another with --new-uuid",
+            ));
         }
         Ok(())
     }

@@ -338,6 +338,17 @@ impl VmPlan {
     /// When it has other characters than letters, digits, `.`, `_` and `-`.
     pub fn with_name(mut self, name: &str) -> crate::Result<Self> {
         if slug(name) != name {
+    /// Gives the VM a random UUID instead of the machine's, which is not always the only one of its kind.
+    #[must_use]
+    pub fn with_new_uuid(mut self) -> Self {
+        let uuid = uuid::Uuid::new_v4();
+        self.uuid = Some(uuid.to_string());
+        self.notes.push(format!(
+            "the VM has the new UUID {uuid}: licences that are bound to the machine's may ask again"
+        ));
+        self
+    }
+
             return Err(crate::Error::refused(format!("{name:?} cannot name a VM")).advise(
                 "Use at most 63 letters, digits, '.', '_' and '-', a letter or digit first and last",
             ));
