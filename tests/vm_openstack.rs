@@ -154,6 +154,47 @@ fn the_clients_own_parsers_take_every_command_of_the_script() {
 }
 
 #[test]
+fn a_machine_without_cards_asks_for_no_network_at_all() {
+    let mut machine = server("bios");
+    machine.nics.clear();
+    let disks = [add_disk(&mut machine, Bus::Sata, "ahci", 512)];
+    let script = files(&VmPlan::new(&machine, &disks)).create;
+    shellcheck(&script);
+    // The client writes down which version of the API it is told to use.
+    let then = r#"[ "$1" != server ] || printf '1\0version\0%s\0' "$OS_COMPUTE_API_VERSION" >> "$RECORDED"
+    echo id"#;
+    let client = Programs::new(&[("openstack", then)]);
+    for (given, expected) in [("", "2.37"), ("2.90", "2.90")] {
+        let calls = client.run(&script, &[], &[("OS_COMPUTE_API_VERSION", given)]);
+        let (version, calls) = calls.split_last().unwrap();
+        assert_eq!(version[1], expected);
+        let words: Vec<&[String]> = calls.iter().map(|call| &call[1..]).collect();
+        let said = python(
+            "vm_openstack/client_parses.py",
+            |python| python,
+            &json!(words).to_string(),
+        );
+        let meant: Vec<Value> = serde_json::from_str(&said).unwrap();
+        let server = meant.last().unwrap();
+        assert_eq!(server["command"], "server create");
+        assert_eq!(server["nics"], json!(["none"]));
+        assert!(meant.iter().all(|one| one["command"] != "port create"));
+    }
+}
+
+#[test]
+fn a_clock_on_local_time_names_the_zone_of_the_host() {
+    let mut machine = server("bios");
+    let disks = [add_disk(&mut machine, Bus::Sata, "ahci", 512)];
+    local_time(&mut machine, "windows", json!({"utc_offset_minutes": 120}));
+    let notes = files(&VmPlan::new(&machine, &disks)).notes.join("\n");
+    assert!(
+        notes.contains("in the machine's zone, UTC+02:00 when it was captured"),
+        "{notes}"
+    );
+}
+
+#[test]
 fn the_script_says_what_is_missing_and_takes_a_flavor_that_is_there() {
     let (plan, client) = two_disks("bios");
     let script = files(&plan).create;

@@ -203,7 +203,11 @@ fn root(plan: &VmPlan) -> usize {
 }
 
 fn create_script(plan: &VmPlan) -> String {
-    let network = if plan.nics.is_empty() { "" } else { NETWORK };
+    let network = if plan.nics.is_empty() {
+        NO_NETWORK
+    } else {
+        NETWORK
+    };
     let values = [("DESCRIPTION", &*plan.description), ("NETWORK", network)];
     let mut script = filled(HEAD, &values);
     let root = root(plan);
@@ -231,6 +235,10 @@ fn create_script(plan: &VmPlan) -> String {
     }
     let data: Vec<usize> = plan.boot_order().into_iter().skip(1).collect();
     if !data.is_empty() {
+    if plan.nics.is_empty() {
+        // Else Nova makes a port on the only network, if there is one.
+        server += "  --nic none \\\n";
+    }
         script += WAIT;
     }
     for (place, index) in data.into_iter().enumerate() {
@@ -295,6 +303,11 @@ fi
 
 /// A volume of an image is copied for minutes; three hours are 64 GiB at 6 MiB/s.
 const WAIT: &str = r#"
+/// Only Nova's API 2.37 and later makes a server without a card ("networks: none"); the client takes 2.1 by itself.
+const NO_NETWORK: &str = r#"OS_COMPUTE_API_VERSION=${OS_COMPUTE_API_VERSION:-2.37}
+export OS_COMPUTE_API_VERSION
+"#;
+
 wait_for() {
   tries=0
   while [ "$tries" -lt 2160 ]; do
