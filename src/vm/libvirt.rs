@@ -361,7 +361,7 @@ fn is_us_date(text: &str) -> bool {
 }
 
 /// 0 is `a`, 25 `z`, 26 `aa`, as the kernel names disks.
-fn letters(mut number: usize) -> String {
+pub(super) fn letters(mut number: usize) -> String {
     let mut name = String::new();
     loop {
         let digit = u8::try_from(number % 26).unwrap_or(0);
