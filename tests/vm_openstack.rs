@@ -9,7 +9,7 @@ use haulier::inventory::Bus;
 use haulier::vm::openstack::{buses, files};
 use haulier::vm::{DiskBus, VmDisk, VmPlan};
 use import_common::{
-    BUSES, Programs, add_disk, capture, filled, import, installed, names, options,
+    BUSES, Programs, add_disk, capture, filled, import, installed, local_time, names, options,
     server, shellcheck, tool, tpm,
 };
 use proptest::prelude::*;
@@ -234,10 +234,10 @@ fn what_is_installed_is_said_and_decides_the_clock() {
     for (kind, rtc, os_type, os_distro, noted) in [
         ("linux", "utc", "linux", "debian", false),
         ("linux", "localtime", "linux", "debian", true),
-        ("windows", "localtime", "windows", "windows", false),
+        ("windows", "localtime", "windows", "windows", true),
         ("windows", "utc", "windows", "windows", true),
         ("", "utc", "", "", false),
-        ("", "localtime", "windows", "", false),
+        ("", "localtime", "windows", "", true),
     ] {
         let expected = (os_type.to_owned(), os_distro.to_owned(), noted);
         assert_eq!(made(kind, rtc), expected, "{kind} {rtc}");
@@ -259,6 +259,23 @@ fn what_openstack_cannot_express_is_said() {
     ] {
         assert!(notes.contains(words), "{words}: {notes}");
     }
+}
+
+#[test]
+fn a_product_that_looks_like_a_place_of_the_template_is_no_command() {
+    let text = "@NETWORK@ touch x # @DESCRIPTION@ @NETWORK @ ;@@NETWORK@@";
+    let run = |text: &str| {
+        let (mut machine, disks): (_, Vec<VmDisk>) = filled("harmless");
+        machine.smbios.product = Some(text.into());
+        // A card, so that the place has content.
+        machine.nics = server("bios").nics;
+        let script = files(&VmPlan::new(&machine, &disks)).create;
+        tool(Command::new("sh").args(["-n", "-c", &script]));
+        (client().run(&script, &[], &[("NETWORK", "lan")]), script)
+    };
+    let ((calls, script), (harmless, expected)) = (run(text), run("nothing"));
+    assert_eq!(calls, harmless);
+    assert_eq!(script.replace(text, "nothing"), expected);
 }
 
 proptest! {
@@ -302,23 +319,6 @@ fn a_glance_takes_the_images_and_gives_the_same_bytes_back() {
     let said = import(&options(&capture, Target::Openstack, &out)).unwrap();
     assert_eq!(names(&out), ["create.sh", "disk-0.qcow2", "image-0.json"]);
     assert!(
-#[test]
-fn a_product_that_looks_like_a_place_of_the_template_is_no_command() {
-    let text = "@NETWORK@ touch x # @DESCRIPTION@ @NETWORK @ ;@@NETWORK@@";
-    let run = |text: &str| {
-        let (mut machine, disks): (_, Vec<VmDisk>) = filled("harmless");
-        machine.smbios.product = Some(text.into());
-        // A card, so that the place has content.
-        machine.nics = server("bios").nics;
-        let script = files(&VmPlan::new(&machine, &disks)).create;
-        tool(Command::new("sh").args(["-n", "-c", &script]));
-        (client().run(&script, &[], &[("NETWORK", "lan")]), script)
-    };
-    let ((calls, script), (harmless, expected)) = (run(text), run("nothing"));
-    assert_eq!(calls, harmless);
-    assert_eq!(script.replace(text, "nothing"), expected);
-}
-
         said.iter()
             .any(|(_, line)| line.contains("OpenStack takes no UEFI variables"))
     );

@@ -5,7 +5,9 @@
 //! once, here; each writer still quotes for its own format.
 
 mod bus;
+mod clock;
 mod fallback;
+mod guest;
 pub mod kubevirt;
 mod label;
 pub mod libvirt;
@@ -24,7 +26,10 @@ pub mod varstore;
 mod xml;
 
 pub use bus::DiskBus;
+pub use clock::Zone;
+pub(crate) use clock::unknown_zone;
 pub use fallback::without_variables;
+pub(crate) use guest::lower_level;
 pub(crate) use loaders::best as best_loader;
 pub use profile::Profile;
 pub use system::{Family, GuestSystem};
@@ -276,17 +281,18 @@ impl VmPlan {
                  clevis) need their recovery key"
             ));
         }
+        notes.extend(guest::offline_disks(machine, disks.len()));
         let mut variables = match firmware {
             FirmwareKind::Bios => Vec::new(),
             FirmwareKind::Uefi => nvram::variables(&machine.firmware),
         };
+        notes.extend(nvram::without_long_dbx(&mut variables));
         let secure_boot = nvram::enforces_secure_boot(&variables);
         if firmware == FirmwareKind::Uefi
             && machine.firmware.secure_boot == Some(true)
             && !secure_boot
         {
             notes.push(
-        notes.extend(nvram::without_long_dbx(&mut variables));
                 "the machine enforces Secure Boot and the VM does not: its keys were not \
                  recorded"
                     .into(),
@@ -332,12 +338,6 @@ impl VmPlan {
         plan
     }
 
-    /// Gives the VM another name.
-    ///
-    /// # Errors
-    /// When it has other characters than letters, digits, `.`, `_` and `-`.
-    pub fn with_name(mut self, name: &str) -> crate::Result<Self> {
-        if slug(name) != name {
     /// Gives the VM a random UUID instead of the machine's, which is not always the only one of its kind.
     #[must_use]
     pub fn with_new_uuid(mut self) -> Self {
@@ -349,6 +349,12 @@ impl VmPlan {
         self
     }
 
+    /// Gives the VM another name.
+    ///
+    /// # Errors
+    /// When it has other characters than letters, digits, `.`, `_` and `-`.
+    pub fn with_name(mut self, name: &str) -> crate::Result<Self> {
+        if slug(name) != name {
             return Err(crate::Error::refused(format!("{name:?} cannot name a VM")).advise(
                 "Use at most 63 letters, digits, '.', '_' and '-', a letter or digit first and last",
             ));

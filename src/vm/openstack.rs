@@ -6,6 +6,7 @@
 //! written but replaced. Processors, memory and MAC addresses are no properties; they come by flavor
 //! and port.
 
+use super::clock::zone_of_host;
 use super::shell::{filled, quoted};
 use super::{DiskBus, Family, NicModel, PlannedDisk, VmFirmware, VmPlan, file_name};
 use crate::inventory::RtcBasis;
@@ -187,6 +188,7 @@ fn notes(plan: &VmPlan) -> Vec<String> {
             "the machine's clock counts UTC, and OpenStack gives Windows one that counts local time"
                 .into(),
         ),
+        (_, RtcBasis::Localtime) => notes.extend(zone_of_host(plan)),
         _ => {}
     }
     notes.push(
@@ -233,12 +235,12 @@ fn create_script(plan: &VmPlan) -> String {
         );
         server += &format!("  --nic \"port-id=$port_{index}\" \\\n");
     }
-    let data: Vec<usize> = plan.boot_order().into_iter().skip(1).collect();
-    if !data.is_empty() {
     if plan.nics.is_empty() {
         // Else Nova makes a port on the only network, if there is one.
         server += "  --nic none \\\n";
     }
+    let data: Vec<usize> = plan.boot_order().into_iter().skip(1).collect();
+    if !data.is_empty() {
         script += WAIT;
     }
     for (place, index) in data.into_iter().enumerate() {
@@ -301,13 +303,13 @@ if [ -z "$network" ]; then
 fi
 "#;
 
-/// A volume of an image is copied for minutes; three hours are 64 GiB at 6 MiB/s.
-const WAIT: &str = r#"
 /// Only Nova's API 2.37 and later makes a server without a card ("networks: none"); the client takes 2.1 by itself.
 const NO_NETWORK: &str = r#"OS_COMPUTE_API_VERSION=${OS_COMPUTE_API_VERSION:-2.37}
 export OS_COMPUTE_API_VERSION
 "#;
 
+/// A volume of an image is copied for minutes; three hours are 64 GiB at 6 MiB/s.
+const WAIT: &str = r#"
 wait_for() {
   tries=0
   while [ "$tries" -lt 2160 ]; do

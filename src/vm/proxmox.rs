@@ -4,6 +4,7 @@
 //! The option names and values are those of the packages' own schema (qemu-server 9.2:
 //! `PVE::QemuServer`, `::Drive`, `::Network`, `::Machine`).
 
+use super::clock::zone_of_host;
 use super::label::dns_label;
 use super::shell::{filled, quoted};
 use super::{DiskBus, PlannedDisk, TpmVersion, VmFirmware, VmPlan, file_name};
@@ -107,6 +108,7 @@ fn options(plan: &VmPlan, notes: &mut Vec<String>) -> Vec<(String, String)> {
     add("memory", plan.memory_mib().max(LEAST_MEMORY).to_string());
     let localtime = plan.rtc == RtcBasis::Localtime;
     add("localtime", u8::from(localtime).to_string());
+    notes.extend(zone_of_host(plan));
     if let Some(smbios) = smbios(plan, notes) {
         add("smbios1", quoted(&smbios));
     }

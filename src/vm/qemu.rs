@@ -2,6 +2,7 @@
 //! itself, so the folder can be moved and copied, and chooses KVM and the UEFI firmware where it
 //! runs, not where it was written.
 
+use super::clock::zone;
 use super::shell::{filled, quoted};
 use super::{DiskBus, MachineType, PlannedDisk, TpmVersion, VmFirmware, VmPlan, file_name, smbios};
 use crate::inventory::RtcBasis;
