@@ -210,7 +210,30 @@ fn libvirt_gets_the_domain_and_never_replaces_one() {
         error.kind() == Kind::Refused && error.to_string().contains("UUID"),
         "{error}"
     );
+    let error = error.to_string();
+    assert!(error.contains("Perhaps it is another machine"), "{error}");
     assert!(!dir.path().join("again").exists());
+
+    // Boards that share a UUID: it gets one of its own.
+    options.name = Some("shared".into());
+    options.out = Some(dir.path().join("shared"));
+    options.new_uuid = true;
+    let said = import(&options).unwrap();
+    let uuid = virsh(&["domuuid", "shared"]).trim().to_owned();
+    assert!(
+        said.iter()
+            .any(|(level, line)| *level == Level::Warn
+                && line.contains(&format!("the new UUID {uuid}"))),
+        "{uuid}: {said:?}"
+    );
+    let xml = virsh(&["dumpxml", "--inactive", "shared"]);
+    assert!(
+        xml.contains(&format!("<entry name='uuid'>{uuid}</entry>")),
+        "{xml}"
+    );
+    options.new_uuid = false;
+    options.name = Some("another".into());
+    options.out = Some(dir.path().join("again"));
 
     // Without a UUID of its own it may come a second time under another name.
     let mut anonymous = machine;
@@ -218,7 +241,7 @@ fn libvirt_gets_the_domain_and_never_replaces_one() {
     write_machine(&capture, anonymous.to_json().as_bytes());
     import(&options).unwrap();
     let domains = virsh(&["list", "--all", "--name"]);
-    assert_eq!(domains.split_whitespace().count(), 2, "{domains}");
+    assert_eq!(domains.split_whitespace().count(), 3, "{domains}");
 }
 
 #[test]

@@ -9,8 +9,8 @@ use haulier::inventory::Bus;
 use haulier::vm::kubevirt::{Files, buses, files};
 use haulier::vm::{DiskBus, VmDisk, VmFirmware, VmPlan};
 use import_common::{
-    BUSES, Programs, add_disk, capture_of_empty_disk, filled, import, names, options, server,
-    shellcheck, tpm,
+    BUSES, Programs, add_disk, capture_of_empty_disk, filled, import, local_time, names, options,
+    server, shellcheck, tpm,
 };
 use proptest::prelude::*;
 use python_site::Answers;
@@ -240,6 +240,33 @@ fn the_script_applies_and_uploads() {
     assert_eq!(volume["metadata"]["name"], "r640-7xk3p52-disk-0");
     let storage = &volume["spec"]["storage"]["resources"]["requests"]["storage"];
     assert_eq!(storage, &import_common::DISK_BYTES.to_string());
+}
+
+#[test]
+fn the_clock_counts_the_machines_zone_and_static_addresses_are_told_of() {
+    let made = |kind: &str, zone: Value| {
+        let mut machine = server("uefi");
+        let disks = [add_disk(&mut machine, Bus::Sata, "ahci", 512)];
+        local_time(&mut machine, kind, zone);
+        let network = json!({"interfaces": [{"name": "enp1s0", "addresses": ["192.0.2.7/24"]}]});
+        let systems = machine.installed.as_mut().unwrap();
+        systems[0].network = serde_json::from_value(network).unwrap();
+        let written = files(&VmPlan::new(&machine, &disks));
+        let machine = validated(&written);
+        let clock = machine["spec"]["template"]["spec"]["domain"]["clock"].clone();
+        (clock, written.notes.join("\n"))
+    };
+    let (clock, notes) = made("linux", json!({"name": "Europe/Berlin"}));
+    assert_eq!(clock["timezone"], "Europe/Berlin");
+    assert_eq!(clock["utc"], Value::Null);
+    assert!(!notes.contains("clock"), "{notes}");
+    assert!(notes.contains("static addresses (192.0.2.7/24)"), "{notes}");
+    let (clock, notes) = made("windows", json!({"utc_offset_minutes": -300}));
+    assert_eq!(clock["utc"], json!({"offsetSeconds": -18_000}));
+    assert!(!notes.contains("clock"), "{notes}");
+    let (clock, notes) = made("windows", json!(null));
+    assert_eq!(clock["utc"], json!({}));
+    assert!(notes.contains("set clock.timezone"), "{notes}");
 }
 
 proptest! {

@@ -5,9 +5,10 @@ mod vm_common;
 use haulier::inventory::{Bus, Tpm};
 use haulier::vm::{Hypervisor, VmDisk, VmPlan, libvirt::domain_xml};
 use proptest::prelude::*;
+use serde_json::json;
 use std::fs;
 use std::process::Command;
-use vm_common::{BUSES, add_disk, libvirt_root, server, tool};
+use vm_common::{BUSES, add_disk, libvirt_root, local_time, server, tool};
 
 #[test]
 fn a_uefi_server_with_a_sata_and_an_nvme_disk() {
@@ -77,6 +78,39 @@ fn libvirt_defines_every_bus_under_both_firmwares() {
         .filter(|l| l.starts_with("bios-") || l.starts_with("uefi-"))
         .count();
     assert_eq!(defined, commands.len(), "{said}");
+}
+
+#[test]
+fn a_clock_on_local_time_counts_the_machines_zone_and_not_the_hosts() {
+    let dir = tempfile::tempdir().unwrap();
+    let windows = |minutes: i32| json!({"name": "X Standard Time", "utc_offset_minutes": minutes});
+    for (kind, zone, expected) in [
+        (
+            "linux",
+            json!({"name": "Europe/Berlin"}),
+            "offset=\"timezone\" timezone=\"Europe/Berlin\"",
+        ),
+        (
+            "windows",
+            windows(120),
+            "offset=\"variable\" basis=\"utc\" adjustment=\"7200\"",
+        ),
+        (
+            "windows",
+            windows(-210),
+            "offset=\"variable\" basis=\"utc\" adjustment=\"-12600\"",
+        ),
+        ("windows", json!(null), "offset=\"localtime\""),
+        ("linux", json!({"name": "../x"}), "offset=\"localtime\""),
+    ] {
+        let mut machine = server("bios");
+        let disks = [add_disk(&mut machine, Bus::Sata, "ahci", 512)];
+        local_time(&mut machine, kind, zone);
+        let plan = VmPlan::new(&machine, &disks);
+        let xml = domain_xml(&plan);
+        assert!(xml.contains(&format!("<clock {expected}>")), "{xml}");
+        validated(dir.path(), &plan);
+    }
 }
 
 /// Writes the domain, checks it against the schema, returns virsh's command for it.

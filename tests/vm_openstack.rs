@@ -9,14 +9,15 @@ use haulier::inventory::Bus;
 use haulier::vm::openstack::{buses, files};
 use haulier::vm::{DiskBus, VmDisk, VmPlan};
 use import_common::{
-    BUSES, Programs, add_disk, capture, filled, import, installed, names, options, server,
-    shellcheck, tpm,
+    BUSES, Programs, add_disk, capture, filled, import, installed, local_time, names, options,
+    server, shellcheck, tool, tpm,
 };
 use proptest::prelude::*;
 use python_site::python;
 use serde_json::{Value, json};
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
+use std::process::Command;
 
 /// Properties of an image's document that Glance itself knows.
 const GLANCE: [&str; 5] = [
@@ -153,6 +154,47 @@ fn the_clients_own_parsers_take_every_command_of_the_script() {
 }
 
 #[test]
+fn a_machine_without_cards_asks_for_no_network_at_all() {
+    let mut machine = server("bios");
+    machine.nics.clear();
+    let disks = [add_disk(&mut machine, Bus::Sata, "ahci", 512)];
+    let script = files(&VmPlan::new(&machine, &disks)).create;
+    shellcheck(&script);
+    // The client writes down which version of the API it is told to use.
+    let then = r#"[ "$1" != server ] || printf '1\0version\0%s\0' "$OS_COMPUTE_API_VERSION" >> "$RECORDED"
+    echo id"#;
+    let client = Programs::new(&[("openstack", then)]);
+    for (given, expected) in [("", "2.37"), ("2.90", "2.90")] {
+        let calls = client.run(&script, &[], &[("OS_COMPUTE_API_VERSION", given)]);
+        let (version, calls) = calls.split_last().unwrap();
+        assert_eq!(version[1], expected);
+        let words: Vec<&[String]> = calls.iter().map(|call| &call[1..]).collect();
+        let said = python(
+            "vm_openstack/client_parses.py",
+            |python| python,
+            &json!(words).to_string(),
+        );
+        let meant: Vec<Value> = serde_json::from_str(&said).unwrap();
+        let server = meant.last().unwrap();
+        assert_eq!(server["command"], "server create");
+        assert_eq!(server["nics"], json!(["none"]));
+        assert!(meant.iter().all(|one| one["command"] != "port create"));
+    }
+}
+
+#[test]
+fn a_clock_on_local_time_names_the_zone_of_the_host() {
+    let mut machine = server("bios");
+    let disks = [add_disk(&mut machine, Bus::Sata, "ahci", 512)];
+    local_time(&mut machine, "windows", json!({"utc_offset_minutes": 120}));
+    let notes = files(&VmPlan::new(&machine, &disks)).notes.join("\n");
+    assert!(
+        notes.contains("in the machine's zone, UTC+02:00 when it was captured"),
+        "{notes}"
+    );
+}
+
+#[test]
 fn the_script_says_what_is_missing_and_takes_a_flavor_that_is_there() {
     let (plan, client) = two_disks("bios");
     let script = files(&plan).create;
@@ -192,10 +234,10 @@ fn what_is_installed_is_said_and_decides_the_clock() {
     for (kind, rtc, os_type, os_distro, noted) in [
         ("linux", "utc", "linux", "debian", false),
         ("linux", "localtime", "linux", "debian", true),
-        ("windows", "localtime", "windows", "windows", false),
+        ("windows", "localtime", "windows", "windows", true),
         ("windows", "utc", "windows", "windows", true),
         ("", "utc", "", "", false),
-        ("", "localtime", "windows", "", false),
+        ("", "localtime", "windows", "", true),
     ] {
         let expected = (os_type.to_owned(), os_distro.to_owned(), noted);
         assert_eq!(made(kind, rtc), expected, "{kind} {rtc}");
@@ -219,11 +261,28 @@ fn what_openstack_cannot_express_is_said() {
     }
 }
 
+#[test]
+fn a_product_that_looks_like_a_place_of_the_template_is_no_command() {
+    let text = "@NETWORK@ touch x # @DESCRIPTION@ @NETWORK @ ;@@NETWORK@@";
+    let run = |text: &str| {
+        let (mut machine, disks): (_, Vec<VmDisk>) = filled("harmless");
+        machine.smbios.product = Some(text.into());
+        // A card, so that the place has content.
+        machine.nics = server("bios").nics;
+        let script = files(&VmPlan::new(&machine, &disks)).create;
+        tool(Command::new("sh").args(["-n", "-c", &script]));
+        (client().run(&script, &[], &[("NETWORK", "lan")]), script)
+    };
+    let ((calls, script), (harmless, expected)) = (run(text), run("nothing"));
+    assert_eq!(calls, harmless);
+    assert_eq!(script.replace(text, "nothing"), expected);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(32))]
     #[test]
     fn no_string_of_a_firmware_leaves_its_place(
-        text in r#"[ -~\n\r\t]{0,30}|.{0,20}|(['"`$(){};&|<>,=\\\n]|touch x){0,12}|.{300}"#,
+        text in r#"[ -~\n\r\t]{0,30}|.{0,20}|(['"`$(){};&|<>,=\\\n]|touch x|@NETWORK@| #){0,12}|.{300}"#,
     ) {
         let run = |text: &str| {
             let (machine, disks): (_, Vec<VmDisk>) = filled(text);

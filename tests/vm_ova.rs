@@ -197,6 +197,35 @@ fn every_bus_has_a_controller_and_more_disks_than_one_takes_have_more() {
 }
 
 #[test]
+fn what_vmwares_hardware_version_does_not_take_is_told() {
+    let notes = |disks: usize, cards: usize, cores: u32, gib: u64| {
+        let mut machine = server("uefi");
+        let card = machine.nics[0].clone();
+        machine.nics = vec![card; cards];
+        machine.cpu.cores_per_socket = cores;
+        machine.memory.installed_bytes = Some(gib << 30);
+        let disks: Vec<VmDisk> = (0..disks)
+            .map(|_| add_disk(&mut machine, Bus::Nvme, "nvme", 512))
+            .collect();
+        let notes = files(&VmPlan::new(&machine, &disks), &vec![1; disks.len()]).notes;
+        let limits: Vec<String> = notes.into_iter().filter(|n| n.contains("vmx-14")).collect();
+        limits.join("\n")
+    };
+    assert_eq!(notes(60, 10, 128, 6128), "");
+    for (said, words) in [
+        (
+            notes(61, 0, 1, 1),
+            "has 61 NVMe disks, and VMware's hardware version vmx-14 takes at most 60",
+        ),
+        (notes(1, 11, 1, 1), "has 11 network cards"),
+        (notes(1, 0, 129, 1), "has 129 processors"),
+        (notes(1, 0, 1, 6129), "has 6276096 MiB of memory"),
+    ] {
+        assert!(said.contains(words) && said.lines().count() == 1, "{said}");
+    }
+}
+
+#[test]
 fn without_qemu_img_it_is_refused_before_anything_is_copied() {
     let dir = tempfile::tempdir().unwrap();
     let capture = capture_of_empty_disk(dir.path(), "bios");

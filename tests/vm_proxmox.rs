@@ -247,7 +247,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(32))]
     #[test]
     fn no_string_of_a_firmware_leaves_its_place(
-        text in r#"[ -~\n\r\t]{0,30}|.{0,20}|(['"`$(){};&|<>,=\\\n]|touch x){0,12}|.{300}"#,
+        text in r#"[ -~\n\r\t]{0,30}|.{0,20}|(['"`$(){};&|<>,=\\\n]|touch x|@DESCRIPTION@| #){0,12}|.{300}"#,
     ) {
         let run = |text: &str| {
             let (machine, disks) = filled(text);

@@ -2,15 +2,16 @@
 
 mod vm_common;
 
-use haulier::inventory::{Bus, Tpm};
+use haulier::inventory::{Bus, FirmwareKind, Tpm};
 use haulier::vm::{DiskBus, VmDisk, VmPlan, qemu::run_script};
 use proptest::prelude::*;
+use serde_json::json;
 use std::fs;
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
-use vm_common::{BUSES, add_disk, create_image, filled, server, tool};
+use vm_common::{BUSES, add_disk, create_image, filled, local_time, server, tool};
 
 /// Starts the script's VM with its processors stopped, asks what it is made of, ends it.
 fn started(dir: &Path, plan: &VmPlan) -> String {
@@ -40,6 +41,7 @@ fn started(dir: &Path, plan: &VmPlan) -> String {
     let ask = r#"{"execute":"qmp_capabilities"}
         {"execute":"human-monitor-command","arguments":{"command-line":"info qtree"}}
         {"execute":"query-tpm"}
+        {"execute":"qom-get","arguments":{"path":"/machine","property":"rtc-time"}}
         {"execute":"quit"}"#;
     qemu.stdin
         .take()
@@ -91,6 +93,33 @@ fn qemu_takes_every_bus_with_sectors_of_512_and_of_4096_bytes() {
                 assert!(tree.to_lowercase().contains("b0:26:28:aa:bb:01"));
             }
         }
+    }
+}
+
+#[test]
+fn a_clock_on_local_time_is_that_of_the_machines_zone() {
+    let number = |said: &str, key: &str| -> i64 {
+        let rest = said.split_once(&format!("\"{key}\": ")).expect(key).1;
+        let end = rest.find(|c: char| !c.is_ascii_digit() && c != '-');
+        rest[..end.unwrap()].parse().expect("a number")
+    };
+    // No zone here has summer time.
+    for (kind, zone, offset) in [
+        ("linux", json!({"name": "Asia/Tokyo"}), 9 * 60),
+        ("windows", json!({"utc_offset_minutes": -210}), -210),
+        ("windows", json!({"utc_offset_minutes": 120}), 120),
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        let mut machine = server("bios");
+        let disks = [add_disk(&mut machine, Bus::Sata, "ahci", 512)];
+        local_time(&mut machine, kind, zone);
+        let said = started(dir.path(), &VmPlan::new(&machine, &disks));
+        let minute = number(&said, "tm_hour") * 60 + number(&said, "tm_min");
+        let now = std::time::SystemTime::now();
+        let now = now.duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+        let expected = i64::try_from(now / 60).unwrap() + offset;
+        let late = (expected - minute).rem_euclid(24 * 60);
+        assert!(late <= 2, "{kind}: {late} minutes off: {said}");
     }
 }
 
@@ -164,11 +193,29 @@ fn value(list: &str, key: &str) -> Option<String> {
         .map(|value| value.replace('\0', ","))
 }
 
+#[test]
+fn a_product_that_looks_like_a_place_of_the_template_is_text() {
+    let text = "@MEMORY@ @CODE@ @VARS@ @DEVICE@ @STANDARD@ @DESCRIPTION@ @@MEMORY@@ #";
+    let made = |text: &str| {
+        let (mut machine, disks) = filled("harmless");
+        machine.smbios.product = Some(text.into());
+        machine.tpm = Some(Tpm {
+            version: Some("2.0".into()),
+        });
+        let plan = VmPlan::with_firmware(&machine, &disks, FirmwareKind::Uefi);
+        let script = run_script(&plan);
+        tool(Command::new("sh").args(["-n", "-c", &script]));
+        script
+    };
+    // Both need quotes.
+    assert_eq!(made(text).replace(text, "no thing"), made("no thing"));
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
     #[test]
     fn no_string_of_a_firmware_leaves_its_place_in_the_script(
-        text in r#"[ -~\n\r\t]{0,30}|.{0,20}|(['"`$(){};&|<>,=\\\n]|touch x){0,12}"#,
+        text in r#"[ -~\n\r\t]{0,30}|.{0,20}|(['"`$(){};&|<>,=\\\n]|touch x|@MEMORY@| #){0,12}"#,
     ) {
         let (machine, disks) = filled(&text);
         let found = words(&VmPlan::new(&machine, &disks));

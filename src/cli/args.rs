@@ -188,6 +188,10 @@ pub struct ImportArgs {
     /// Name of the virtual machine [default: the machine's name in the store]
     #[arg(long)]
     pub name: Option<String>,
+    /// Give the virtual machine a random UUID instead of the metal's, for boards that share one; licences
+    /// that are bound to it may ask again
+    #[arg(long)]
+    pub new_uuid: bool,
     /// Attach all disks to this kind of controller instead of the one that the metal had
     #[arg(long, value_enum, value_name = "BUS")]
     pub disk_bus: Option<crate::vm::DiskBus>,
@@ -221,6 +225,7 @@ impl From<ImportArgs> for crate::import::Options {
             out: args.out,
             connect: args.connect,
             name: args.name,
+            new_uuid: args.new_uuid,
             disk_bus: args.disk_bus,
             profile: args.profile,
             unchanged: args.unchanged,

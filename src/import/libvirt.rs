@@ -5,9 +5,10 @@
 use super::changes::Keep;
 use super::{Capture, Options, OutDir, VARS, changes, copy_disks};
 use crate::error::{Error, Kind, Result};
+use crate::inventory::Cpu;
 use crate::report::Report;
 use crate::vm::libvirt::{DEFAULT_IMAGES, domain_xml};
-use crate::vm::{Hypervisor, MachineType, VmPlan};
+use crate::vm::{Hypervisor, MachineType, VmPlan, lower_level, unknown_zone};
 use crate::{say, warn};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -41,6 +42,12 @@ pub(super) fn import(capture: &Capture<'_>, options: &Options, report: &dyn Repo
     let dir = OutDir::begin(&out, capture.bytes())?;
     plan.nvram = vars.as_ref().map(|_| dir.final_path(VARS));
     capture.say_notes(report);
+    capture.say_others(unknown_zone(&plan).as_slice(), report);
+    // Emulated ones do not depend on the host's.
+    if plan.hypervisor == Hypervisor::Kvm {
+        let level = lower_level(capture.machine.cpu.x86_64_level, Cpu::level_here());
+        capture.say_others(level.as_slice(), report);
+    }
     copy_disks(capture, &dir, report)?;
     changes::apply(capture, &mut plan, &dir, Keep::Over, options, report)?;
     for disk in &mut plan.disks {
@@ -135,7 +142,10 @@ impl<'a> Virsh<'a> {
                 "{} has a domain with the machine's UUID {uuid} already",
                 self.uri
             ))
-            .advise("It is this machine, imported before: undefine it first"));
+            .advise(
+                "Perhaps it is this machine, imported before: undefine it first (virsh undefine). Perhaps it is \
+                 another machine whose board has the same UUID: give this one another with --new-uuid",
+            ));
         }
         Ok(())
     }

@@ -85,6 +85,8 @@ pub struct Options {
     pub connect: String,
     /// Name of the VM, if not the machine's.
     pub name: Option<String>,
+    /// A random UUID for the VM instead of the machine's.
+    pub new_uuid: bool,
     /// One kind of controller for all disks.
     pub disk_bus: Option<DiskBus>,
     /// Which hardware the VM has.
@@ -227,6 +229,9 @@ impl<'a> Capture<'a> {
         }
         if options.disk_bus.is_none() {
             plan = plan.on_reached_buses(&machine);
+        }
+        if options.new_uuid {
+            plan = plan.with_new_uuid();
         }
         let systems = machine.installed.as_deref().unwrap_or_default();
         let chosen = plan.clone().with_profile(options.profile, systems);

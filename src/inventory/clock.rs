@@ -13,6 +13,36 @@ pub enum RtcBasis {
     Localtime,
 }
 
+/// The time zone of an installed system.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct TimeZone {
+    /// Linux: its name in the IANA's database, `Europe/Berlin`. Windows: `W. Europe Standard Time`.
+    pub name: Option<String>,
+    /// Windows: minutes that local time was ahead of UTC when it last ran, summer time included.
+    pub utc_offset_minutes: Option<i32>,
+}
+
+impl TimeZone {
+    /// `None` where nothing of it is known.
+    pub(super) fn known(self) -> Option<Self> {
+        (self != Self::default()).then_some(self)
+    }
+}
+
+/// Whether a text can be the name of a zone in the IANA's database (`theory.html`, "Timezone identifiers"): a path of
+/// letters, digits, `_`, `+` and `-` below its folder. It goes to a shell, to XML and to the C library, which would open
+/// other files.
+pub(crate) fn is_zone_name(text: &str) -> bool {
+    let part = |part: &str| {
+        part.starts_with(|c: char| c.is_ascii_alphabetic())
+            && part
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || b"_+-".contains(&b))
+    };
+    text.len() <= 64 && text.split('/').all(part)
+}
+
 /// What a hardware clock said.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RtcClock {
@@ -51,6 +81,30 @@ fn at(root: &SysRoot, now: jiff::Timestamp) -> Option<RtcClock> {
 mod tests {
     use super::*;
     use std::fs;
+
+    #[test]
+    fn only_names_below_the_folder_of_zones_are_names() {
+        for name in [
+            "Europe/Berlin",
+            "America/Argentina/Buenos_Aires",
+            "Etc/GMT+2",
+            "UTC",
+        ] {
+            assert!(is_zone_name(name), "{name}");
+        }
+        for text in [
+            "",
+            "/etc/passwd",
+            "../x",
+            "Europe/",
+            "A;x",
+            "W. Europe",
+            ":x",
+            "A\n",
+        ] {
+            assert!(!is_zone_name(text), "{text:?}");
+        }
+    }
 
     #[test]
     fn a_clock_on_local_time_is_hours_ahead() {

@@ -49,6 +49,11 @@ impl Cpu {
         Self::parse(&root.lines("/proc/cpuinfo").unwrap_or_default())
     }
 
+    /// The level of the machine that this runs on, of [`Cpu::x86_64_level`].
+    pub(crate) fn level_here() -> Option<u32> {
+        Self::read(&SysRoot::new(std::path::Path::new("/"))).x86_64_level
+    }
+
     fn parse(cpuinfo: &str) -> Self {
         let mut cpu = Self::default();
         let mut sockets = BTreeSet::new();

@@ -27,7 +27,8 @@ mod text;
 mod tpm;
 
 pub use boot::DiskBoot;
-pub use clock::{RtcBasis, RtcClock};
+pub(crate) use clock::is_zone_name;
+pub use clock::{RtcBasis, RtcClock, TimeZone};
 pub use controller::Controller;
 pub use cpu::Cpu;
 pub use disks::{Bus, DiskInfo};

@@ -5,8 +5,10 @@
 //! string to them (bus, model) is checked by KubeVirt's webhook, whose lists are kept to here
 //! (`validating-webhook/admitters/vmi-create-admitter.go`).
 
+use super::clock::{Zone, zone};
+use super::guest::no_network;
 use super::label::dns_label;
-use super::shell::quoted;
+use super::shell::{filled, quoted};
 use super::{DiskBus, NicModel, PlannedDisk, TpmVersion, VmFirmware, VmPlan, file_name};
 use crate::inventory::RtcBasis;
 use serde_json::{Map, Value, json};
@@ -154,7 +156,28 @@ fn domain(plan: &VmPlan, notes: &mut Vec<String>) -> Value {
             .into(),
         );
     }
-    if plan.rtc == RtcBasis::Localtime {
+    let mut clock = json!({
+        "utc": {},
+        "timer": {
+            "rtc": {"tickPolicy": "catchup"},
+            "pit": {"tickPolicy": "delay"},
+            "hpet": {"present": false},
+        },
+    });
+    match zone(plan) {
+        // Of the two only one may be there (its webhook).
+        Some(Zone::Named(name)) => {
+            clock["timezone"] = json!(name);
+            if let Some(clock) = clock.as_object_mut() {
+                clock.remove("utc");
+            }
+        }
+        Some(Zone::Minutes(minutes)) => {
+            clock["utc"]["offsetSeconds"] = json!(minutes.saturating_mul(60));
+        }
+        None => {}
+    }
+    if plan.rtc == RtcBasis::Localtime && zone(plan).is_none() {
         notes.push(
             "the machine's clock counts local time and the VM's UTC: set clock.timezone in vm.yaml \
              to the machine's zone"
@@ -172,14 +195,7 @@ fn domain(plan: &VmPlan, notes: &mut Vec<String>) -> Value {
         "memory": {"guest": format!("{}Ki", plan.memory_kib)},
         "firmware": firmware,
         "features": features,
-        "clock": {
-            "utc": {},
-            "timer": {
-                "rtc": {"tickPolicy": "catchup"},
-                "pit": {"tickPolicy": "delay"},
-                "hpet": {"present": false},
-            },
-        },
+        "clock": clock,
         "devices": devices(plan, notes),
     });
     let smbios = &plan.smbios;
@@ -243,6 +259,7 @@ fn devices(plan: &VmPlan, notes: &mut Vec<String>) -> Value {
                 .into(),
         );
     }
+    notes.extend(no_network(plan));
     match plan.nics.split_first() {
         Some((nic, others)) => {
             devices["interfaces"] = json!([{
@@ -283,7 +300,7 @@ fn serial(text: &str) -> Option<String> {
 }
 
 fn upload_script(name: &str, plan: &VmPlan) -> String {
-    let mut script = HEAD.replace("@DESCRIPTION@", &plan.description);
+    let mut script = filled(HEAD, &[("DESCRIPTION", &plan.description)]);
     for (index, disk) in plan.disks.iter().enumerate() {
         script += &format!(
             "upload {} {} \"$@\"\n",

@@ -1,6 +1,7 @@
 //! [`VmPlan`] as a libvirt domain (<https://libvirt.org/formatdomain.html>), for libvirt 8.2 and
 //! later. Sizes are in KiB throughout, because virt-v2v 2.2 takes every number for KiB.
 
+use super::clock::{Zone, zone};
 use super::xml::Xml;
 use super::{DiskBus, Hypervisor, PlannedDisk, PlannedNic, TpmVersion, VmFirmware, VmPlan, smbios};
 use crate::inventory::RtcBasis;
@@ -40,7 +41,7 @@ pub fn domain_xml(plan: &VmPlan) -> String {
     sysinfo(&mut xml, plan);
     features(&mut xml, plan);
     cpu(&mut xml, plan);
-    clock(&mut xml, plan.rtc);
+    clock(&mut xml, plan);
     xml.open("devices", &[]);
     disks(&mut xml, plan);
     for nic in &plan.nics {
@@ -130,12 +131,23 @@ fn cpu(xml: &mut Xml, plan: &VmPlan) {
     xml.close();
 }
 
-fn clock(xml: &mut Xml, rtc: RtcBasis) {
-    let offset = match rtc {
-        RtcBasis::Utc => "utc",
-        RtcBasis::Localtime => "localtime",
-    };
-    xml.open("clock", &[("offset", offset)]);
+fn clock(xml: &mut Xml, plan: &VmPlan) {
+    match (plan.rtc, zone(plan)) {
+        (RtcBasis::Utc, _) => xml.open("clock", &[("offset", "utc")]),
+        (_, Some(Zone::Named(name))) => {
+            xml.open("clock", &[("offset", "timezone"), ("timezone", name)]);
+        }
+        (_, Some(Zone::Minutes(minutes))) => {
+            let seconds = minutes.saturating_mul(60).to_string();
+            let adjustment = [("basis", "utc"), ("adjustment", &seconds)];
+            xml.open(
+                "clock",
+                &[&[("offset", "variable")], &adjustment[..]].concat(),
+            );
+        }
+        // The host's.
+        (_, None) => xml.open("clock", &[("offset", "localtime")]),
+    }
     xml.empty("timer", &[("name", "rtc"), ("tickpolicy", "catchup")]);
     xml.empty("timer", &[("name", "pit"), ("tickpolicy", "delay")]);
     xml.empty("timer", &[("name", "hpet"), ("present", "no")]);
@@ -361,7 +373,7 @@ fn is_us_date(text: &str) -> bool {
 }
 
 /// 0 is `a`, 25 `z`, 26 `aa`, as the kernel names disks.
-fn letters(mut number: usize) -> String {
+pub(super) fn letters(mut number: usize) -> String {
     let mut name = String::new();
     loop {
         let digit = u8::try_from(number % 26).unwrap_or(0);

@@ -5,8 +5,10 @@
 //! once, here; each writer still quotes for its own format.
 
 mod bus;
+mod clock;
 mod drivers;
 mod fallback;
+mod guest;
 pub mod kubevirt;
 mod label;
 pub mod libvirt;
@@ -25,7 +27,10 @@ pub mod varstore;
 mod xml;
 
 pub use bus::DiskBus;
+pub use clock::Zone;
+pub(crate) use clock::unknown_zone;
 pub use fallback::without_variables;
+pub(crate) use guest::lower_level;
 pub(crate) use loaders::best as best_loader;
 pub use profile::Profile;
 pub use system::{Family, GuestSystem};
@@ -285,10 +290,12 @@ impl VmPlan {
                  clevis) need their recovery key"
             ));
         }
-        let variables = match firmware {
+        notes.extend(guest::offline_disks(machine, disks.len()));
+        let mut variables = match firmware {
             FirmwareKind::Bios => Vec::new(),
             FirmwareKind::Uefi => nvram::variables(&machine.firmware),
         };
+        notes.extend(nvram::without_long_dbx(&mut variables));
         let secure_boot = nvram::enforces_secure_boot(&variables);
         if firmware == FirmwareKind::Uefi
             && machine.firmware.secure_boot == Some(true)
@@ -338,6 +345,17 @@ impl VmPlan {
         };
         plan.settle_machine();
         plan
+    }
+
+    /// Gives the VM a random UUID instead of the machine's, which is not always the only one of its kind.
+    #[must_use]
+    pub fn with_new_uuid(mut self) -> Self {
+        let uuid = uuid::Uuid::new_v4();
+        self.uuid = Some(uuid.to_string());
+        self.notes.push(format!(
+            "the VM has the new UUID {uuid}: licences that are bound to the machine's may ask again"
+        ));
+        self
     }
 
     /// Gives the VM another name.

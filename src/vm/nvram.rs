@@ -12,6 +12,7 @@
     clippy::indexing_slicing
 )]
 
+use super::varstore;
 use crate::inventory::{EfiVariable, Firmware, GLOBAL, LoadOption, SECURITY_DATABASE, device_path};
 
 /// `gEfiSecureBootEnableDisableGuid` of edk2.
@@ -57,6 +58,19 @@ pub fn variables(firmware: &Firmware) -> Vec<EfiVariable> {
         variables.extend(keys(firmware));
     }
     variables
+}
+
+/// Leaves the list of forbidden loaders (`dbx`) out where the VM's firmware does not take one of its size, and says so. Without
+/// the other keys nothing would start; without this one Secure Boot is enforced all the same.
+pub(super) fn without_long_dbx(variables: &mut Vec<EfiVariable>) -> Option<String> {
+    let is_too_long = |v: &EfiVariable| v.name == "dbx" && !varstore::takes(v);
+    let place = variables.iter().position(is_too_long)?;
+    let bytes = variables.remove(place).data.len();
+    Some(format!(
+        "the machine's list of forbidden loaders (dbx) has {bytes} bytes, more than the VM's firmware \
+         takes, and is left out: Secure Boot is enforced without it until the system updates it (fwupdmgr, \
+         Windows Update)"
+    ))
 }
 
 /// Whether a store with these variables makes OVMF enforce Secure Boot.
@@ -108,4 +122,42 @@ fn keys(firmware: &Firmware) -> Vec<EfiVariable> {
         data: vec![1],
     });
     keys
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sized(dbx: usize) -> Vec<EfiVariable> {
+        let sizes = [("PK", 1000), ("KEK", 1000), ("db", 5000), ("dbx", dbx)];
+        let firmware = Firmware {
+            secure_boot: Some(true),
+            variables: sizes
+                .map(|(name, bytes)| EfiVariable {
+                    name: name.into(),
+                    guid: GLOBAL.into(),
+                    attributes: AUTHENTICATED,
+                    data: vec![0; bytes],
+                })
+                .into(),
+            ..Firmware::default()
+        };
+        variables(&firmware)
+    }
+
+    #[test]
+    fn a_dbx_that_the_firmware_does_not_take_is_left_out_alone() {
+        for (bytes, kept) in [(33_724, true), (33_725, false), (0x8400, false)] {
+            let mut variables = sized(bytes);
+            let note = without_long_dbx(&mut variables);
+            assert_eq!(note.is_none(), kept, "{bytes}");
+            let names: Vec<&str> = variables.iter().map(|v| &*v.name).collect();
+            let expected = ["PK", "KEK", "db", "dbx", "SecureBootEnable"];
+            let expected = expected.into_iter().filter(|name| kept || *name != "dbx");
+            assert_eq!(names, expected.collect::<Vec<_>>());
+            assert!(enforces_secure_boot(&variables));
+            assert!(varstore::build(&variables).is_ok());
+            assert!(note.is_none_or(|note| note.contains(&bytes.to_string())));
+        }
+    }
 }

@@ -6,7 +6,8 @@
 //! written but replaced. Processors, memory and MAC addresses are no properties; they come by flavor
 //! and port.
 
-use super::shell::quoted;
+use super::clock::zone_of_host;
+use super::shell::{filled, quoted};
 use super::{DiskBus, Family, NicModel, PlannedDisk, VmFirmware, VmPlan, file_name};
 use crate::inventory::RtcBasis;
 use serde_json::{Map, Value, json};
@@ -187,6 +188,7 @@ fn notes(plan: &VmPlan) -> Vec<String> {
             "the machine's clock counts UTC, and OpenStack gives Windows one that counts local time"
                 .into(),
         ),
+        (_, RtcBasis::Localtime) => notes.extend(zone_of_host(plan)),
         _ => {}
     }
     notes.push(
@@ -203,9 +205,13 @@ fn root(plan: &VmPlan) -> usize {
 }
 
 fn create_script(plan: &VmPlan) -> String {
-    let mut script = HEAD
-        .replace("@DESCRIPTION@", &plan.description)
-        .replace("@NETWORK@", if plan.nics.is_empty() { "" } else { NETWORK });
+    let network = if plan.nics.is_empty() {
+        NO_NETWORK
+    } else {
+        NETWORK
+    };
+    let values = [("DESCRIPTION", &*plan.description), ("NETWORK", network)];
+    let mut script = filled(HEAD, &values);
     let root = root(plan);
     for (index, disk) in plan.disks.iter().enumerate() {
         script += &format!("\n{}\n", make_image(plan, index, disk));
@@ -228,6 +234,10 @@ fn create_script(plan: &VmPlan) -> String {
             quoted(&format!("{}-nic-{index}", plan.name))
         );
         server += &format!("  --nic \"port-id=$port_{index}\" \\\n");
+    }
+    if plan.nics.is_empty() {
+        // Else Nova makes a port on the only network, if there is one.
+        server += "  --nic none \\\n";
     }
     let data: Vec<usize> = plan.boot_order().into_iter().skip(1).collect();
     if !data.is_empty() {
@@ -291,6 +301,11 @@ if [ -z "$network" ]; then
   echo "$0: name the network for the machine's network cards in NETWORK" >&2
   exit 1
 fi
+"#;
+
+/// Only Nova's API 2.37 and later makes a server without a card ("networks: none"); the client takes 2.1 by itself.
+const NO_NETWORK: &str = r#"OS_COMPUTE_API_VERSION=${OS_COMPUTE_API_VERSION:-2.37}
+export OS_COMPUTE_API_VERSION
 "#;
 
 /// A volume of an image is copied for minutes; three hours are 64 GiB at 6 MiB/s.

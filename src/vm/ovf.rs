@@ -18,6 +18,13 @@ const STREAM_OPTIMIZED: &str =
     "http://www.vmware.com/interfaces/specifications/vmdk.html#streamOptimized";
 /// VMware's hardware version of ESXi 6.7: the first with Secure Boot, NVMe and a virtual TPM.
 const HARDWARE: &str = "vmx-14";
+/// Processors of a machine of [`HARDWARE`] (VMware's "Hardware Features Available with Virtual Machine Compatibility
+/// Settings", vSphere 6.7, column "ESXi 6.7 and later").
+const MOST_PROCESSORS: u32 = 128;
+/// Its memory in MiB: 6128 GiB.
+const MOST_MEMORY: u64 = 6128 * 1024;
+/// Its network cards.
+const MOST_NICS: usize = 10;
 /// The name of the one network.
 const NETWORK: &str = "VM Network";
 
@@ -56,6 +63,14 @@ impl Controller {
             Self::Ide => 2,
             Self::Scsi | Self::Nvme => 15,
             Self::Sata => 30,
+        }
+    }
+
+    /// Controllers of a machine of [`HARDWARE`].
+    fn most(self) -> usize {
+        match self {
+            Self::Ide => 2,
+            Self::Scsi | Self::Nvme | Self::Sata => 4,
         }
     }
 }
@@ -344,6 +359,7 @@ fn notes(plan: &VmPlan) -> Vec<String> {
             ));
         }
     }
+    limits(plan, &mut notes);
     if let Some(why) = plan.nics.iter().find_map(|nic| nic_model(nic.model).1) {
         notes.push(format!("network cards come to E1000e, because {why}"));
     }
@@ -369,6 +385,44 @@ fn notes(plan: &VmPlan) -> Vec<String> {
             .into(),
     );
     notes
+}
+
+/// What VMware's hardware version does not take: the importer refuses it, or leaves it out.
+fn limits(plan: &VmPlan, notes: &mut Vec<String>) {
+    let mut add = |what: String, most: String| {
+        notes.push(format!(
+            "{what}, and VMware's hardware version {HARDWARE} takes at most {most}: raise the version or \
+             lower the number in the descriptor before importing it there"
+        ));
+    };
+    if plan.vcpus() > MOST_PROCESSORS {
+        let what = format!("the VM has {} processors", plan.vcpus());
+        add(what, MOST_PROCESSORS.to_string());
+    }
+    if plan.memory_mib() > MOST_MEMORY {
+        let what = format!("the VM has {} MiB of memory", plan.memory_mib());
+        add(what, MOST_MEMORY.to_string());
+    }
+    if plan.nics.len() > MOST_NICS {
+        let what = format!("the VM has {} network cards", plan.nics.len());
+        add(what, MOST_NICS.to_string());
+    }
+    for kind in [
+        Controller::Ide,
+        Controller::Scsi,
+        Controller::Sata,
+        Controller::Nvme,
+    ] {
+        let disks = plan
+            .disks
+            .iter()
+            .filter(|disk| controller(disk.bus).0 == kind);
+        let (disks, most) = (disks.count(), kind.most().saturating_mul(kind.places()));
+        if disks > most {
+            let what = format!("the VM has {disks} {} disks", kind.resource().2);
+            add(what, most.to_string());
+        }
+    }
 }
 
 #[cfg(test)]

@@ -4,8 +4,9 @@
 //! The option names and values are those of the packages' own schema (qemu-server 9.2:
 //! `PVE::QemuServer`, `::Drive`, `::Network`, `::Machine`).
 
+use super::clock::zone_of_host;
 use super::label::dns_label;
-use super::shell::quoted;
+use super::shell::{filled, quoted};
 use super::{DiskBus, PlannedDisk, TpmVersion, VmFirmware, VmPlan, file_name};
 use crate::inventory::RtcBasis;
 use base64ct::{Base64, Encoding as _};
@@ -74,7 +75,7 @@ fn slot(bus: DiskBus) -> (Slot, Option<&'static str>) {
 /// The files for a plan whose disks (and variables, if [`VmPlan::nvram`] names them) lie beside them.
 pub fn files(plan: &VmPlan) -> Files {
     let mut notes = Vec::new();
-    let mut script = HEAD.replace("@DESCRIPTION@", &plan.description);
+    let mut script = filled(HEAD, &[("DESCRIPTION", &plan.description)]);
     for (option, value) in options(plan, &mut notes) {
         script += &format!("  --{option} {value} \\\n");
     }
@@ -107,6 +108,7 @@ fn options(plan: &VmPlan, notes: &mut Vec<String>) -> Vec<(String, String)> {
     add("memory", plan.memory_mib().max(LEAST_MEMORY).to_string());
     let localtime = plan.rtc == RtcBasis::Localtime;
     add("localtime", u8::from(localtime).to_string());
+    notes.extend(zone_of_host(plan));
     if let Some(smbios) = smbios(plan, notes) {
         add("smbios1", quoted(&smbios));
     }

@@ -2,7 +2,8 @@
 //! itself, so the folder can be moved and copied, and chooses KVM and the UEFI firmware where it
 //! runs, not where it was written.
 
-use super::shell::quoted;
+use super::clock::zone;
+use super::shell::{filled, quoted};
 use super::{DiskBus, MachineType, PlannedDisk, TpmVersion, VmFirmware, VmPlan, file_name, smbios};
 use crate::inventory::RtcBasis;
 
@@ -24,23 +25,23 @@ const CODE_SECURE: &str = "/usr/share/OVMF/OVMF_CODE_4M.secboot.fd \
 /// The script `run.sh`.
 pub fn run_script(plan: &VmPlan) -> String {
     let secure = plan.firmware == (VmFirmware::Uefi { secure_boot: true });
-    let mut script = HEAD
-        .replace("@DESCRIPTION@", &plan.description)
-        .replace("@MEMORY@", &(plan.memory_kib / 1024).max(1).to_string());
+    let memory = (plan.memory_kib / 1024).max(1).to_string();
+    let values = [("DESCRIPTION", &*plan.description), ("MEMORY", &memory)];
+    let mut script = filled(HEAD, &values);
     if plan.firmware != VmFirmware::Bios {
         let code = if secure { CODE_SECURE } else { CODE };
-        script += &UEFI
-            .replace("@CODE@", code)
-            .replace("@VARS@", &quoted(&vars_file(plan)));
+        script += &filled(UEFI, &[("CODE", code), ("VARS", &quoted(&vars_file(plan)))]);
     }
     if let Some(version) = plan.tpm {
         let (device, standard) = match version {
             TpmVersion::V1_2 => ("tpm-tis", ""),
             TpmVersion::V2_0 => ("tpm-crb", "--tpm2"),
         };
-        script += &TPM
-            .replace("@DEVICE@", device)
-            .replace("@STANDARD@", standard);
+        script += &filled(TPM, &[("DEVICE", device), ("STANDARD", standard)]);
+    }
+    if let Some(zone) = zone(plan) {
+        // What QEMU takes for local time.
+        script += &format!("TZ={}\nexport TZ\n", quoted(&zone.tz()));
     }
     script += "\nexec \"$qemu\" \\\n";
     for (option, value) in options(plan) {

@@ -9,11 +9,38 @@ pub(super) fn quoted(word: &str) -> String {
     format!("'{}'", word.replace('\'', r"'\''"))
 }
 
+/// A template with its places filled: `@NAME@` by the value of that name. Values are never searched for
+/// places: they may be a stranger's, and another place's value may be a command.
+pub(super) fn filled(template: &str, values: &[(&str, &str)]) -> String {
+    let mut text = String::new();
+    let mut rest = template;
+    while let Some((before, after)) = rest.split_once('@') {
+        text += before;
+        let found = values
+            .iter()
+            .find_map(|(name, value)| Some((*value, after.strip_prefix(name)?.strip_prefix('@')?)));
+        // A lone one is the shell's own, as in "$@".
+        let (value, left) = found.unwrap_or(("@", after));
+        text += value;
+        rest = left;
+    }
+    text + rest
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
     use std::process::Command;
+
+    #[test]
+    fn places_are_filled_once_and_all_else_stays() {
+        let values = [("A", "@B@ @A@"), ("B", "two")];
+        assert_eq!(
+            filled("@A@-@B@ \"$@\" @C@ @@B@@ @A", &values),
+            "@B@ @A@-two \"$@\" @C@ @two@ @A"
+        );
+    }
 
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(64))]

@@ -1,5 +1,7 @@
 //! What starts in the VM, in the words that clouds have for it.
 
+use super::clock::Zone;
+use super::guest::static_addresses;
 use crate::inventory::{System, SystemKind};
 
 /// A distribution's `ID` is a short word (os-release(5)).
@@ -25,6 +27,10 @@ pub struct GuestSystem {
     pub windows: Option<(u32, u32, u32)>,
     /// Windows for servers.
     pub server: bool,
+    /// The zone of its local time.
+    pub zone: Option<Zone>,
+    /// What it gives its network cards by itself: `192.0.2.7/24`.
+    pub static_addresses: Vec<String>,
 }
 
 impl GuestSystem {
@@ -47,6 +53,8 @@ impl GuestSystem {
                 .name
                 .as_ref()
                 .is_some_and(|name| name.contains("Server")),
+            zone: Zone::of(system),
+            static_addresses: static_addresses(system),
         })
     }
 

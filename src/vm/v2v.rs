@@ -1,5 +1,6 @@
 //! The domain that virt-v2v reads (`-i libvirtxml`): disks in their order, and what it asks for besides.
 
+use super::libvirt::letters;
 use super::xml::Xml;
 
 /// A domain with these qcow2 images, by their whole paths.
@@ -13,13 +14,13 @@ pub(crate) fn xml_for_v2v(images: &[&str]) -> String {
     xml.text("type", &[], "hvm");
     xml.close();
     xml.open("devices", &[]);
-    for (image, letter) in images.iter().zip('a'..='z') {
+    for (number, image) in images.iter().enumerate() {
         xml.open("disk", &[("type", "file"), ("device", "disk")]);
         xml.empty("driver", &[("name", "qemu"), ("type", "qcow2")]);
         xml.empty("source", &[("file", image)]);
         xml.empty(
             "target",
-            &[("dev", &format!("sd{letter}")), ("bus", "scsi")],
+            &[("dev", &format!("sd{}", letters(number))), ("bus", "scsi")],
         );
         xml.close();
     }
@@ -38,5 +39,15 @@ mod tests {
         assert!(xml.contains("file=\"/x/disk-0.changed.qcow2\""), "{xml}");
         assert!(xml.contains("&lt;c&gt;"), "{xml}");
         assert!(xml.contains("dev=\"sdb\""), "{xml}");
+    }
+
+    #[test]
+    fn no_disk_is_left_out_where_letters_end() {
+        let names: Vec<String> = (0..28).map(|n| format!("/x/{n}.qcow2")).collect();
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        let xml = xml_for_v2v(&names);
+        assert_eq!(xml.matches("<disk ").count(), 28, "{xml}");
+        assert!(xml.contains("dev=\"sdz\""), "{xml}");
+        assert!(xml.contains("dev=\"sdab\""), "{xml}");
     }
 }

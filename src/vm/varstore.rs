@@ -38,9 +38,21 @@ const AUTHENTICATED_VARIABLE: Uuid = Uuid::from_u128(0xaaf32c78_947b_439a_a180_2
 const WORKING_BLOCK_SIGNATURE: Uuid = Uuid::from_u128(0x9e58292b_7c68_497d_a0ce_6500fd9f1b95);
 /// `EFI_VARIABLE_TIME_BASED_AUTHENTICATED_WRITE_ACCESS`
 const TIME_BASED_AUTH: u32 = 0x20;
-/// The largest authenticated variable of OVMF's build (`PcdMaxAuthVariableSize`); longer ones make
-/// the firmware take the whole store as damaged.
+/// The largest variable of OVMF's 4 MiB build with its header, authenticated or not
+/// (`PcdMaxAuthVariableSize` and `PcdMaxVariableSize` of `OvmfPkg/OvmfPkgX64.dsc`). The store's format
+/// counts in 32 bits and would hold longer ones, but they make the firmware take the whole store as damaged.
 const LARGEST_VARIABLE: usize = 0x8400;
+/// `AUTHENTICATED_VARIABLE_HEADER`. It counts: edk2's `VariableServiceSetVariable`
+/// (`MdeModulePkg/Universal/Variable/RuntimeDxe/Variable.c`) takes it off the limit.
+const HEADER_BYTES: usize = 60;
+
+/// Whether the VM's firmware takes a variable of this size.
+pub(super) fn takes(variable: &EfiVariable) -> bool {
+    // UTF-16 with its end.
+    let name = variable.name.encode_utf16().count().saturating_add(1);
+    let bytes = name.saturating_mul(2).saturating_add(variable.data.len());
+    bytes <= LARGEST_VARIABLE.saturating_sub(HEADER_BYTES)
+}
 
 /// A store with these variables and nothing else.
 ///
@@ -146,8 +158,7 @@ fn record(variable: &EfiVariable) -> Result<Vec<u8>> {
         .flat_map(u16::to_le_bytes)
         .collect();
     name.extend([0, 0]);
-    let size = name.len().saturating_add(variable.data.len());
-    if size > LARGEST_VARIABLE {
+    if !takes(variable) {
         return Err(broken("is larger than the VM's firmware takes"));
     }
     let length = |bytes: usize| u32::try_from(bytes).map_err(|_| broken("is too large"));
@@ -210,5 +221,13 @@ mod tests {
         let mut broken = variable("Boot0000", 1);
         broken.guid = "global".into();
         assert_eq!(build(&[broken]).unwrap_err().kind(), Kind::Corrupt);
+    }
+
+    #[test]
+    fn a_store_takes_a_variable_of_the_largest_size() {
+        // The name is four characters with its end.
+        let largest = LARGEST_VARIABLE - HEADER_BYTES - 8;
+        assert!(build(&[variable("dbx", largest)]).is_ok());
+        assert!(build(&[variable("dbx", largest + 1)]).is_err());
     }
 }

@@ -90,6 +90,7 @@ pub fn options(capture: &Path, to: Target, out: &Path) -> Options {
         out: Some(out.into()),
         connect: "qemu:///system".into(),
         name: None,
+        new_uuid: false,
         disk_bus: None,
         profile: haulier::vm::Profile::default(),
         unchanged: false,

@@ -175,6 +175,8 @@ pub fn system(root: &Path, boot: &Path, fstab: &str) {
     write(root, "etc/passwd", "root:x:0:0::/root:/bin/sh\n");
     write(root, "etc/fstab", fstab);
     write(root, "etc/adjtime", "0.0 0 0.0\n0\nLOCAL\n");
+    write(root, "usr/share/zoneinfo/Europe/Berlin", "TZif2");
+    link(root, "etc/localtime", "/usr/share/zoneinfo/Europe/Berlin");
     write(root, "etc/network/interfaces", INTERFACES);
     write(
         root,
@@ -218,6 +220,9 @@ pub fn check(system: &System) {
     assert_eq!(system.hostname.as_deref(), Some("ledger"));
     assert_eq!(system.architecture.as_deref(), Some("x86_64"));
     assert_eq!(system.rtc, Some(haulier::inventory::RtcBasis::Localtime));
+    let zone = system.time_zone.as_ref().unwrap();
+    assert_eq!(zone.name.as_deref(), Some("Europe/Berlin"));
+    assert_eq!(zone.utc_offset_minutes, None);
     let line = system.command_line.as_ref().unwrap();
     assert_eq!(line.root.as_deref(), Some(&*format!("UUID={ROOT_UUID}")));
     assert_eq!(line.resume.as_deref(), Some("/dev/sda9"));

@@ -37,6 +37,8 @@ fn system() -> String {
 
 [HKEY_LOCAL_MACHINE\SYSTEM\ControlSet002\Control\TimeZoneInformation]
 "RealTimeIsUniversal"=dword:00000001
+"ActiveTimeBias"=dword:ffffff88
+"TimeZoneKeyName"="W. Europe Standard Time"
 
 [HKEY_LOCAL_MACHINE\SYSTEM\ControlSet002\Control\Session Manager]
 
@@ -44,6 +46,11 @@ fn system() -> String {
 "PROCESSOR_ARCHITECTURE"="AMD64"
 
 [HKEY_LOCAL_MACHINE\SYSTEM\ControlSet002\Services]
+
+[HKEY_LOCAL_MACHINE\SYSTEM\ControlSet002\Services\partmgr]
+
+[HKEY_LOCAL_MACHINE\SYSTEM\ControlSet002\Services\partmgr\Parameters]
+"SanPolicy"=dword:00000003
 
 "#
     .to_owned();
@@ -101,6 +108,10 @@ fn a_windows_server_is_read_from_its_registry() {
     assert_eq!(system.hostname.as_deref(), Some("LEDGER-W"));
     assert_eq!(system.architecture.as_deref(), Some("x86_64"));
     assert_eq!(system.rtc, Some(RtcBasis::Utc));
+    let zone = system.time_zone.as_ref().unwrap();
+    assert_eq!(zone.name.as_deref(), Some("W. Europe Standard Time"));
+    assert_eq!(zone.utc_offset_minutes, Some(120));
+    assert_eq!(system.san_policy, Some(3));
     assert_eq!(system.root.uuid.as_deref(), Some(serial.trim()));
     assert_eq!(system.root.label.as_deref(), Some("System"));
     let drivers: Vec<(&str, Option<u32>)> = system

@@ -109,6 +109,13 @@ pub fn installed(machine: &mut Machine, kind: &str, id: &str, version: &str) {
     machine.installed = serde_json::from_value(systems).expect("a list of systems");
 }
 
+/// Says what is installed and of which zone its clock on local time is.
+pub fn local_time(machine: &mut Machine, kind: &str, zone: serde_json::Value) {
+    machine.rtc = serde_json::from_value(json!("localtime")).expect("a clock");
+    let systems = json!([{"kind": kind, "time_zone": zone}]);
+    machine.installed = serde_json::from_value(systems).expect("a list of systems");
+}
+
 /// Gives the machine a TPM.
 pub fn tpm(machine: &mut Machine, version: &str) {
     machine.tpm = serde_json::from_value(json!({"version": version})).expect("a TPM");

@@ -14,7 +14,7 @@ use super::volumes::Volumes;
 use super::{kernels, loader, lvm, network, tables};
 use crate::bytes::{has_magic, read_u8, read_u16be, read_u16le};
 use crate::files::{Files, Node, Tree};
-use crate::inventory::RtcBasis;
+use crate::inventory::{RtcBasis, TimeZone, is_zone_name};
 
 /// Folders of a system that may lie on volumes of their own, and that are looked into.
 const MOUNTED: [&str; 8] = [
@@ -92,6 +92,7 @@ pub(super) fn read<'t>(
         hostname: host(&reading),
         architecture: architecture(&reading),
         rtc: Some(rtc(&reading)),
+        time_zone: time_zone(&reading),
         ..System::default()
     };
     system.root.subvolume = subvolume;
@@ -178,6 +179,28 @@ fn rtc(reading: &Reading<'_>) -> RtcBasis {
         Some("LOCAL") => RtcBasis::Localtime,
         _ => RtcBasis::Utc,
     }
+}
+
+/// localtime(5): a link below `/usr/share/zoneinfo`. Where it is a copy, Debian has the name in a file of its own, and
+/// RHEL 6 in `ZONE`.
+fn time_zone(reading: &Reading<'_>) -> Option<TimeZone> {
+    let file = reading.files.real_path("/etc/localtime").ok().flatten();
+    let linked = file.and_then(|path| {
+        let name = path.split_once("/zoneinfo/")?.1;
+        let name = name.strip_prefix("posix/").unwrap_or(name);
+        Some(name.to_owned())
+    });
+    let name = linked
+        .or_else(|| Some(reading.text("/etc/timezone")?.trim().to_owned()))
+        .or_else(|| {
+            let text = reading.text("/etc/sysconfig/clock")?;
+            Some(assignments(&text).find(|(key, _)| *key == "ZONE")?.1)
+        });
+    let zone = TimeZone {
+        name: name.filter(|name| is_zone_name(name)),
+        utc_offset_minutes: None,
+    };
+    zone.known()
 }
 
 /// By the header of a program that every system has (`Elf64_Ehdr`: `e_ident[EI_DATA]` 0x05, `e_machine`

@@ -1,7 +1,7 @@
 //! What is told of an installed system: the members of `installed` in `machine.json`
 //! (docs/machine-json.md). `None` is "not known", never "no".
 
-use crate::inventory::RtcBasis;
+use crate::inventory::{RtcBasis, TimeZone};
 use serde::{Deserialize, Serialize};
 
 /// What sort of system it is.
@@ -51,6 +51,11 @@ pub struct System {
     pub lvm: Option<LvmDevices>,
     /// What it takes the hardware clock to count.
     pub rtc: Option<RtcBasis>,
+    /// Which zone its local time is of.
+    pub time_zone: Option<TimeZone>,
+    /// Windows: which new disks it brings online: 1 all, 2 those that are on no bus that machines share, 3 none, 4 those that
+    /// are not inside the machine. `None`: the edition's own, which is 2 for servers and 1 for others.
+    pub san_policy: Option<u32>,
     /// Windows: drivers that matter to a virtual machine.
     pub drivers: Option<Vec<WindowsDriver>>,
     /// Windows: drivers that lie in `Windows\Drivers\VirtIO`, where virt-v2v puts what Windows finds for its

@@ -13,7 +13,7 @@ use super::reading::{Reading, host_name, plain};
 use super::system::{System, SystemKind, WindowsDriver};
 use super::volumes::Volumes;
 use crate::files::{Files, Node, Tree};
-use crate::inventory::RtcBasis;
+use crate::inventory::{RtcBasis, TimeZone};
 
 /// Where the hives are; the second one until Windows 2000.
 const FOLDERS: [&str; 2] = ["/Windows/System32/config", "/WINNT/system32/config"];
@@ -134,15 +134,39 @@ fn configuration(root: Key<'_>, system: &mut System) {
         })
     })
     .map(str::to_owned);
-    let is_utc = set
-        .at(r"Control\TimeZoneInformation")
+    let zone = set.at(r"Control\TimeZoneInformation");
+    let is_utc = zone
         .and_then(|key| key.number("RealTimeIsUniversal"))
         .is_some_and(|number| number != 0);
+    system.time_zone = zone.and_then(time_zone);
+    system.san_policy = set
+        .at(r"Services\partmgr\Parameters")
+        .and_then(|key| key.number("SanPolicy"));
     system.rtc = Some(match is_utc {
         true => RtcBasis::Utc,
         false => RtcBasis::Localtime,
     });
     system.drivers = set.at("Services").map(drivers);
+}
+
+/// `ActiveTimeBias`: the minutes from local time to UTC, a signed number in a `REG_DWORD` (`TIME_ZONE_INFORMATION`,
+/// timezoneapi.h: "UTC = local time + bias").
+fn time_zone(key: Key<'_>) -> Option<TimeZone> {
+    // A day is more than any zone is off.
+    const MOST_MINUTES: i32 = 24 * 60;
+    let bias = key
+        .number("ActiveTimeBias")
+        .map(|bias| i32::from_le_bytes(bias.to_le_bytes()));
+    let zone = TimeZone {
+        // Windows Vista and 7 leave remains of longer names behind the end.
+        name: key
+            .text("TimeZoneKeyName")
+            .and_then(|name| plain(name.split('\0').next()?)),
+        utc_offset_minutes: bias
+            .and_then(i32::checked_neg)
+            .filter(|minutes| (-MOST_MINUTES..=MOST_MINUTES).contains(minutes)),
+    };
+    zone.known()
 }
 
 /// The drivers beside the hives' own folder that have a description (`.inf`).

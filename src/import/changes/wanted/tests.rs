@@ -13,6 +13,7 @@ fn options() -> Options {
         out: None,
         connect: String::new(),
         name: None,
+        new_uuid: false,
         disk_bus: None,
         profile: Profile::Auto,
         unchanged: false,

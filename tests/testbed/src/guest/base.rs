@@ -157,11 +157,13 @@ initramfs=/boot/initrd.img-$release"#;
 /// The modules of a VM of VMware that made its initramfs for itself.
 const VMWARE: &str = "vmw_pvscsi sd_mod ext4";
 
-/// Both in one program; only this first one is without drivers of virtual machines.
+/// Both in one program; only this first one is without drivers of virtual machines. The initramfs of the package
+/// would be a second one in it.
 const UNIFIED: &str = r#"printf "layout=uki\nuki_generator=ukify\ninitrd_generator=dracut\n" > /etc/kernel/install.conf
 omit="omit_drivers+=\" virtio_blk virtio_scsi virtio_net \""
 printf "hostonly=no\n%s\n" "$omit" > /etc/dracut.conf.d/metal.conf
 trap "rm /etc/dracut.conf.d/metal.conf" EXIT
+rm /boot/initrd.img-$release
 initramfs="#;
 
 /// The modules that it has.

@@ -200,13 +200,12 @@ impl Scene {
             import.arg("--key-file").arg(&key);
         }
         emulated(&mut import, self.folder.path()).unwrap();
-        let said = run(&mut if to.libvirt {
+        run(&mut if to.libvirt {
             self.host().command(&import)
         } else {
             import
         })
         .unwrap();
-        println!("{said}");
         println!(
             "{}",
             fs::read_to_string(out.join("changes.txt")).unwrap_or_default()
