@@ -21,6 +21,7 @@ pub mod qemu;
 mod settle;
 mod shell;
 mod size;
+mod slots;
 mod smbios;
 mod system;
 mod v2v;
@@ -292,6 +293,12 @@ impl VmPlan {
         self.sockets
             .saturating_mul(self.cores)
             .saturating_mul(self.threads)
+    }
+
+    /// Whether it has processors that an interrupt reaches only through an IOMMU that remaps it: the number of a
+    /// local APIC in an interrupt has 8 bits, and 255 stands for all of them (Intel 64 and IA-32 SDM, 11.12.10).
+    fn needs_x2apic(&self) -> bool {
+        self.vcpus() > 255
     }
 
     /// Memory in MiB, rounded up.

@@ -1,6 +1,7 @@
 //! How many processors and how much memory the VM has: the machine's, within reason. A `machine.json` may
 //! be a stranger's, and no hypervisor starts a VM with 2^64 bytes.
 
+use super::VmPlan;
 use crate::inventory::Machine;
 
 /// Memory for a machine whose own amount is unknown, in KiB.
@@ -12,6 +13,11 @@ const LEAST_MEMORY: u64 = 64 << 20;
 const MOST_MEMORY: u64 = 64 << 40;
 /// The most processors: `max_cpus` of QEMU's q35 (hw/i386/pc_q35.c, since QEMU 9.0).
 const MOST_PROCESSORS: u32 = 4096;
+
+/// From how much memory on the addresses do not fit into 40 bits for sure, in KiB: 900 GiB, with room for the holes
+/// that devices have. 40 bits is what QEMU's processor models have unless told otherwise, and all that its software
+/// emulation has (`TCG_PHYS_ADDR_BITS` of target/i386/cpu.h).
+const MANY_ADDRESSES_KIB: u64 = 900 << 20;
 
 /// Processor packages, cores a package and threads a core.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,6 +75,14 @@ impl Processors {
             cores: (most / threads).max(1),
             threads,
         }
+    }
+}
+
+impl VmPlan {
+    /// Whether its memory needs more than 40 bits of address: the host's own processor then has to lend its
+    /// number of bits.
+    pub(crate) fn needs_many_addresses(&self) -> bool {
+        self.memory_kib > MANY_ADDRESSES_KIB
     }
 }
 
