@@ -53,6 +53,9 @@ fn libvirt_defines_every_bus_under_both_firmwares() {
         plan.hypervisor = Hypervisor::Tcg;
         commands.push(validated(dir.path(), &plan));
     }
+    for plan in large_servers() {
+        commands.push(validated(dir.path(), &plan));
+    }
     for version in ["1.2", "2.0"] {
         let mut machine = server("uefi");
         machine.smbios.uuid = None;
@@ -110,6 +113,49 @@ fn a_clock_on_local_time_counts_the_machines_zone_and_not_the_hosts() {
         let xml = domain_xml(&plan);
         assert!(xml.contains(&format!("<clock {expected}>")), "{xml}");
         validated(dir.path(), &plan);
+    }
+}
+
+/// Servers that a controller, a PCI bus or an interrupt has no room for.
+fn large_servers() -> Vec<VmPlan> {
+    let large = |name: &str, disks: usize, bus, driver, cores| {
+        let mut machine = server("bios");
+        machine.smbios.uuid = None;
+        machine.name = format!("bios-{name}");
+        machine.cpu.cores_per_socket = cores;
+        let disks: Vec<VmDisk> = (0..disks)
+            .map(|_| add_disk(&mut machine, bus, driver, 512))
+            .collect();
+        let mut plan = VmPlan::new(&machine, &disks);
+        plan.hypervisor = Hypervisor::Tcg;
+        plan
+    };
+    let mptsas = large("mptsas", 12, Bus::Sas, "mptsas", 2);
+    assert_eq!(domain_xml(&mptsas).matches("lsisas1068").count(), 2);
+    let processors = large("processors", 1, Bus::Sata, "ahci", 256);
+    assert!(domain_xml(&processors).contains("<ioapic driver=\"qemu\"/>"));
+    vec![
+        mptsas,
+        large("megasas", 66, Bus::Sas, "megaraid_sas", 2),
+        large("nvme", 30, Bus::Nvme, "nvme", 2),
+        large("ide-processors", 1, Bus::Ide, "ata_piix", 256),
+        processors,
+    ]
+}
+
+#[test]
+fn much_memory_takes_the_address_bits_of_the_host() {
+    let dir = tempfile::tempdir().unwrap();
+    for (gib, asked) in [(768, false), (2048, true)] {
+        let mut machine = server("bios");
+        machine.memory.installed_bytes = Some(gib << 30);
+        let disks = [add_disk(&mut machine, Bus::Sata, "ahci", 512)];
+        let mut plan = VmPlan::new(&machine, &disks);
+        validated(dir.path(), &plan);
+        let element = "<maxphysaddr mode=\"passthrough\"/>";
+        assert_eq!(domain_xml(&plan).contains(element), asked, "{gib} GiB");
+        plan.hypervisor = Hypervisor::Tcg;
+        assert!(!domain_xml(&plan).contains(element));
     }
 }
 

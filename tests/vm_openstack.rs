@@ -53,7 +53,7 @@ fn nova_takes_every_property_of_every_bus_and_firmware() {
                         plan.system = None;
                     }
                     if let Some(bus) = chosen {
-                        plan = plan.with_disk_bus(bus);
+                        plan = plan.with_disk_bus(bus).unwrap();
                     }
                     let image = files(&plan).images.remove(0);
                     let path = dir.path().join(format!("{}.json", paths.len()));

@@ -156,6 +156,130 @@ fn qemu_takes_many_disks_of_all_kinds_at_once() {
     started(dir.path(), &VmPlan::new(&machine, &disks));
 }
 
+/// How often QEMU's tree of devices names `device`.
+fn count(tree: &str, device: &str) -> usize {
+    tree.matches(device).count()
+}
+
+#[test]
+fn disks_beyond_one_controller_of_scsi_get_another() {
+    for (driver, disks, device, controllers) in [
+        ("mptsas", 8, "dev: mptsas1068,", 1),
+        ("mptsas", 12, "dev: mptsas1068,", 2),
+        ("megaraid_sas", 66, "dev: megasas,", 2),
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        let mut machine = server("bios");
+        let disks: Vec<VmDisk> = (0..disks)
+            .map(|_| add_disk(&mut machine, Bus::Sas, driver, 512))
+            .collect();
+        let tree = started(dir.path(), &VmPlan::new(&machine, &disks));
+        assert_eq!(count(&tree, device), controllers, "{driver}");
+        assert_eq!(count(&tree, "dev: scsi-hd,"), disks.len(), "{driver}");
+    }
+}
+
+#[test]
+fn a_server_with_more_disks_and_cards_than_a_pci_bus_has_slots() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut machine = server("bios");
+    let mut disks: Vec<VmDisk> = (0..12)
+        .map(|_| add_disk(&mut machine, Bus::Nvme, "nvme", 512))
+        .collect();
+    let small = run_script(&VmPlan::new(&machine, &disks));
+    assert!(!small.contains("addr="), "{small}");
+    for number in 0..4 {
+        let mut card = machine.nics[0].clone();
+        card.mac = Some(format!("b0:26:28:aa:cc:0{number}"));
+        machine.nics.push(card);
+    }
+    disks.extend((0..12).map(|_| add_disk(&mut machine, Bus::Nvme, "nvme", 512)));
+    let tree = started(dir.path(), &VmPlan::new(&machine, &disks));
+    assert_eq!(count(&tree, "dev: nvme,"), 24);
+    assert_eq!(count(&tree, "dev: e1000e,"), 5);
+    // The machine with IDE has a bus of 32 slots too.
+    let dir = tempfile::tempdir().unwrap();
+    disks.push(add_disk(&mut machine, Bus::Ide, "ata_piix", 512));
+    disks.extend((0..8).map(|_| add_disk(&mut machine, Bus::VirtioBlk, "virtio_blk", 512)));
+    let tree = started(dir.path(), &VmPlan::new(&machine, &disks));
+    assert_eq!(count(&tree, "dev: nvme,"), 24);
+    assert_eq!(count(&tree, "dev: virtio-blk-pci,"), 8);
+    assert_eq!(count(&tree, "dev: e1000,"), 5);
+}
+
+#[test]
+fn two_nvme_disks_never_have_one_serial_number() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut machine = server("bios");
+    let mut disks: Vec<VmDisk> = (0..3)
+        .map(|_| add_disk(&mut machine, Bus::Nvme, "nvme", 512))
+        .collect();
+    // The third has the name that the second would get.
+    for (number, serial) in ["NV1", "NV1", "NV1-2"].into_iter().enumerate() {
+        machine.disks[number].serial = Some(serial.into());
+        disks[number].source.serial = Some(serial.into());
+    }
+    let tree = started(dir.path(), &VmPlan::new(&machine, &disks));
+    for serial in ["NV1", "NV1-2", "NV1-3"] {
+        let shown = format!("serial = \\\"{serial}\\\"");
+        assert_eq!(count(&tree, &shown), 1, "{serial}: {tree}");
+    }
+}
+
+#[test]
+fn more_than_255_processors_have_an_iommu_and_a_machine_with_ide_has_255() {
+    for (bus, driver, processors) in [(Bus::Sata, "ahci", 256), (Bus::Ide, "ata_piix", 254)] {
+        let dir = tempfile::tempdir().unwrap();
+        let mut machine = server("bios");
+        machine.cpu.sockets = 2;
+        machine.cpu.cores_per_socket = 64;
+        machine.cpu.threads_per_core = 2;
+        let disks = [add_disk(&mut machine, bus, driver, 512)];
+        let plan = VmPlan::new(&machine, &disks);
+        assert_eq!(plan.vcpus(), processors);
+        let tree = started(dir.path(), &plan);
+        let iommu = usize::from(processors > 255);
+        assert_eq!(count(&tree, "dev: intel-iommu,"), iommu, "{bus}");
+        assert_eq!(
+            run_script(&plan).contains("kernel-irqchip=split"),
+            iommu == 1
+        );
+        let notes = plan.all_notes().join("\n");
+        let said = "the VM has 254 processors instead of the machine's 256";
+        assert_eq!(notes.contains(said), iommu == 0, "{notes}");
+    }
+}
+
+#[test]
+fn more_memory_than_software_emulation_addresses_is_told_where_it_is_emulated() {
+    let mut machine = server("bios");
+    machine.memory.installed_bytes = Some(2 << 40);
+    let disks = [add_disk(&mut machine, Bus::Sata, "ahci", 512)];
+    let plan = VmPlan::new(&machine, &disks);
+    let dir = tempfile::tempdir().unwrap();
+    let script = dir.path().join("run.sh");
+    fs::write(&script, run_script(&plan)).unwrap();
+    for (accel, memory, told) in [
+        ("tcg", "", true),
+        ("tcg", "4096", false),
+        ("kvm", "", false),
+    ] {
+        let output = tool(
+            Command::new("sh")
+                .arg(&script)
+                .env("QEMU", "true")
+                .env("QEMU_ACCEL", accel)
+                .env("QEMU_MEMORY", memory),
+        );
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(
+            said.contains("has room for 900 GiB"),
+            told,
+            "{accel} {memory}: {said}"
+        );
+    }
+}
+
 /// The words that the shell hands to QEMU.
 fn words(plan: &VmPlan) -> Vec<String> {
     let dir = tempfile::tempdir().unwrap();

@@ -27,6 +27,14 @@ pub(super) fn import(capture: &Capture<'_>, options: &Options, report: &dyn Repo
             "{} has no KVM: the machine is emulated in software, which is slow", options.connect
         );
     }
+    if plan.hypervisor == Hypervisor::Tcg && plan.needs_many_addresses() {
+        warn!(
+            report,
+            "the machine has {} MiB of memory, and software emulation has room for 900 GiB: the VM will not \
+             start unless its memory is made less (virsh edit)",
+            plan.memory_mib()
+        );
+    }
     if plan.tpm.is_some() && !virsh.emulates_tpm(plan.machine) {
         plan.tpm = None;
         warn!(

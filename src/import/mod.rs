@@ -242,7 +242,7 @@ impl<'a> Capture<'a> {
         }
         let hardware = hardware(&plan, options, &machine, names_stay);
         if let Some(bus) = options.disk_bus {
-            plan = plan.with_disk_bus(bus);
+            plan = plan.with_disk_bus(bus)?;
         }
         let changes_bytes = if changes::are_wanted(&machine, &plan, options) {
             ROOM_FOR_CHANGES
@@ -275,7 +275,7 @@ impl<'a> Capture<'a> {
         if let Some(hardware) = &self.hardware {
             say!(report, "{hardware}");
         }
-        for note in &self.plan.notes {
+        for note in &self.plan.all_notes() {
             warn!(report, "{note}");
         }
     }

@@ -12,11 +12,11 @@ pub struct Cpu {
     pub vendor: Option<String>,
     /// `Intel(R) Xeon(R) Gold 6130 CPU @ 2.10GHz`
     pub model: Option<String>,
-    /// Packages; at least 1.
+    /// Packages; 0: not known.
     pub sockets: u32,
-    /// Cores a socket; at least 1.
+    /// Cores a socket; 0: not known.
     pub cores_per_socket: u32,
-    /// Hardware threads a core; at least 1.
+    /// Hardware threads a core; 0: not known.
     pub threads_per_core: u32,
     /// The x86-64 microarchitecture level of the psABI, 1 to 4: what distributions require of it.
     pub x86_64_level: Option<u32>,

@@ -46,6 +46,7 @@ pub use tpm::Tpm;
 
 use crate::error::{Error, Kind, Result};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use std::path::Path;
 use sysroot::SysRoot;
 
@@ -178,7 +179,9 @@ impl Machine {
                 "machine.json has version 0, which never was",
             ));
         }
-        serde_json::from_slice(json).map_err(reading)
+        let mut document = serde_json::from_slice(json).map_err(reading)?;
+        without_nulls(&mut document);
+        serde_json::from_value(document).map_err(reading)
     }
 
     /// The document `machine.json`, with a newline at its end.
@@ -195,10 +198,46 @@ impl Machine {
     }
 }
 
+/// Leaves out what is `null`: a number or a list that is not known may be that or be missing, and serde's
+/// defaults are for what is missing.
+fn without_nulls(value: &mut Value) {
+    match value {
+        Value::Object(entries) => {
+            entries.retain(|_, value| !value.is_null());
+            entries.values_mut().for_each(without_nulls);
+        }
+        Value::Array(items) => items.iter_mut().for_each(without_nulls),
+        _ => {}
+    }
+}
+
 /// `MemTotal` of `/proc/meminfo`, in KiB there.
 fn usable_memory(root: &SysRoot) -> Option<u64> {
     let meminfo = root.lines("/proc/meminfo")?;
     let line = meminfo.lines().find(|line| line.starts_with("MemTotal:"))?;
     let kib: u64 = line.split_whitespace().nth(1)?.parse().ok()?;
     kib.checked_mul(1024)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn null_is_unknown_for_every_key_that_may_be_missing() {
+        let json = br#"{"version": 2, "name": "m", "smbios": null, "firmware": null, "pci": null, "nics": null,
+            "cpu": {"sockets": null, "cores_per_socket": null, "threads_per_core": null, "flags": null,
+                "vendor": null},
+            "memory": {"installed_bytes": null, "usable_bytes": null},
+            "disks": [{"name": "sda", "size_bytes": null, "bus": null, "removable": null, "paths": null}]}"#;
+        let machine = Machine::from_json(json).unwrap();
+        assert_eq!(machine.cpu, Cpu::default());
+        assert_eq!(machine.memory, Memory::default());
+        assert_eq!(
+            (machine.disks[0].bus, machine.disks[0].size_bytes),
+            (Bus::Other, 0)
+        );
+        let nothing = br#"{"version": 2, "name": "m", "cpu": null, "memory": null}"#;
+        assert_eq!(Machine::from_json(nothing).unwrap().cpu, Cpu::default());
+    }
 }

@@ -57,6 +57,22 @@ impl DiskBus {
         !matches!(self, Self::Ide | Self::Sata)
     }
 
+    /// How many SCSI targets one controller shows its guest; QEMU says "bad scsi device id" from the one after
+    /// the next on. `MPTSAS_NUM_PORTS` of hw/scsi/mptsas.h is 8, `MFI_MAX_LD` of hw/scsi/mfi.h 64, and
+    /// `VIRTIO_SCSI_MAX_TARGET` of include/hw/virtio/virtio-scsi.h 255, the last one.
+    pub(super) fn targets(self) -> usize {
+        match self {
+            Self::MptSas => 8,
+            Self::MegaSas => 64,
+            _ => 256,
+        }
+    }
+
+    /// Whether each of its disks is a device on the PCI bus.
+    pub(super) fn is_pci(self) -> bool {
+        matches!(self, Self::Nvme | Self::VirtioBlk)
+    }
+
     /// Whether its disks are SCSI disks on a controller.
     pub(crate) fn is_scsi(self) -> bool {
         matches!(self, Self::MegaSas | Self::MptSas | Self::VirtioScsi)

@@ -2,7 +2,7 @@
 //! the system starts from, which is its initramfs or kernel, or what Windows' boot loader loads. On the metal it
 //! needed another one, maybe.
 
-use super::{DiskBus, PlannedDisk, VmFirmware, VmPlan, printable, shorten};
+use super::{DiskBus, PlannedDisk, VmFirmware, VmPlan, printable};
 use crate::inventory::installed::Kernel;
 use crate::inventory::{DiskInfo, Machine, System, SystemKind};
 
@@ -125,7 +125,6 @@ impl VmPlan {
     #[must_use]
     pub fn on_reached_buses(mut self, machine: &Machine) -> Self {
         let systems = machine.installed.as_deref().unwrap_or_default();
-        let mut notes = Vec::new();
         for index in 0..self.disks.len() {
             let Some(disk) = self.disks.get(index) else {
                 continue;
@@ -149,20 +148,19 @@ impl VmPlan {
             let Some(bus) = self.bootable().iter().copied().find(reached) else {
                 continue;
             };
-            notes.push(format!(
+            let note = format!(
                 "{} comes to {} instead of {}: {} is seen to start on it, and not on {}",
                 printable(&disk.source_name),
                 bus.shown(),
                 disk.bus.shown(),
                 lacking.shown(),
                 disk.bus.shown(),
-            ));
+            );
             if let Some(disk) = self.disks.get_mut(index) {
                 disk.bus = bus;
-                shorten(&mut disk.serial, bus.longest_serial());
+                disk.bus_note = Some((bus, note));
             }
         }
-        self.notes.extend(notes);
         self.settle_machine();
         self
     }
@@ -246,10 +244,11 @@ fn is_the_metals(info: &DiskInfo, bus: DiskBus) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::device::DiskIdentity;
     use crate::inventory::installed::{RootPlace, WindowsDriver};
     use crate::inventory::{Bus, FirmwareKind};
     use crate::units::SectorSize;
-    use crate::vm::{DiskIdentity, VmDisk};
+    use crate::vm::VmDisk;
 
     /// A server whose only disk is on this controller.
     fn machine(bus: Bus, driver: &str, system: System) -> Machine {
@@ -315,7 +314,7 @@ mod tests {
         let plan = VmPlan::with_firmware(machine, &disks, firmware).on_reached_buses(machine);
         let system = &machine.installed.as_ref().unwrap()[0];
         let unreached = plan.unreached(system, machine);
-        let notes = plan.notes.into_iter();
+        let notes = plan.all_notes().into_iter();
         let notes = notes.filter(|note| note.contains("seen to start"));
         (plan.disks[0].bus, unreached, notes.collect())
     }

@@ -50,6 +50,12 @@ pub fn domain_xml(plan: &VmPlan) -> String {
     if let Some(version) = plan.tpm {
         tpm(&mut xml, version);
     }
+    if plan.needs_x2apic() {
+        // libvirt: "more than 255 vCPUs require extended interrupt mode enabled on the iommu device".
+        xml.open("iommu", &[("model", "intel")]);
+        xml.empty("driver", &[("intremap", "on"), ("eim", "on")]);
+        xml.close();
+    }
     other_devices(&mut xml);
     xml.close();
     if nvme {
@@ -112,6 +118,10 @@ fn features(xml: &mut Xml, plan: &VmPlan) {
         // Keeps the guest from writing the variables past the firmware.
         xml.empty("smm", &[("state", "on")]);
     }
+    if plan.needs_x2apic() {
+        // What the IOMMU asks for.
+        xml.empty("ioapic", &[("driver", "qemu")]);
+    }
     xml.close();
 }
 
@@ -128,6 +138,11 @@ fn cpu(xml: &mut Xml, plan: &VmPlan) {
             ("threads", &plan.threads.to_string()),
         ],
     );
+    if plan.hypervisor == Hypervisor::Kvm && plan.needs_many_addresses() {
+        // Else the model's 40 bits, and QEMU ends with "phys-bits too low". libvirt 8.7 and later; an older one
+        // refuses the element, and can have no such guest without `qemu:commandline`.
+        xml.empty("maxphysaddr", &[("mode", "passthrough")]);
+    }
     xml.close();
 }
 
@@ -156,7 +171,8 @@ fn clock(xml: &mut Xml, plan: &VmPlan) {
 
 fn disks(xml: &mut Xml, plan: &VmPlan) {
     let disks = &plan.disks;
-    let mut scsi: Vec<DiskBus> = Vec::new();
+    // The controllers: a bus, and which one of it.
+    let mut scsi: Vec<(DiskBus, usize)> = Vec::new();
     // Names must be unique over all buses that share a prefix.
     let mut names = [("hd", 0_usize), ("sd", 0), ("vd", 0)];
     for (index, disk) in disks.iter().enumerate() {
@@ -173,12 +189,14 @@ fn disks(xml: &mut Xml, plan: &VmPlan) {
                 *next = next.saturating_add(1);
                 next.saturating_sub(1)
             });
-        if disk.bus.is_scsi() && !scsi.contains(&disk.bus) {
-            scsi.push(disk.bus);
+        let targets = disk.bus.targets();
+        let needed = (disk.bus, on_same_bus / targets);
+        if disk.bus.is_scsi() && !scsi.contains(&needed) {
+            scsi.push(needed);
         }
         let controller = scsi
             .iter()
-            .position(|bus| *bus == disk.bus)
+            .position(|there| *there == needed)
             .unwrap_or_default();
         let name = format!("{prefix}{}", letters(number));
         xml.open("disk", &[("type", "file"), ("device", "disk")]);
@@ -221,7 +239,7 @@ fn disks(xml: &mut Xml, plan: &VmPlan) {
         address(xml, disk.bus, on_same_bus, controller);
         xml.close();
     }
-    for (index, bus) in scsi.iter().enumerate() {
+    for (index, (bus, _)) in scsi.iter().enumerate() {
         let model = match bus {
             DiskBus::MegaSas => "lsisas1078",
             DiskBus::MptSas => "lsisas1068",
@@ -255,7 +273,9 @@ fn address(xml: &mut Xml, bus: DiskBus, n: usize, scsi_controller: usize) {
     let (controller, channel, target, unit) = match bus {
         DiskBus::Ide => (0, n / 2, 0, n % 2),
         DiskBus::Sata => (n / SATA_PORTS, 0, 0, n % SATA_PORTS),
-        DiskBus::MegaSas | DiskBus::MptSas | DiskBus::VirtioScsi => (scsi_controller, 0, n, 0),
+        DiskBus::MegaSas | DiskBus::MptSas | DiskBus::VirtioScsi => {
+            (scsi_controller, 0, n % bus.targets(), 0)
+        }
         DiskBus::Nvme | DiskBus::VirtioBlk | DiskBus::Usb => return,
     };
     xml.empty(

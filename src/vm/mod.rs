@@ -6,6 +6,7 @@
 
 mod bus;
 mod clock;
+mod disk;
 mod drivers;
 mod fallback;
 mod guest;
@@ -13,13 +14,17 @@ pub mod kubevirt;
 mod label;
 pub mod libvirt;
 mod loaders;
+mod nic;
 pub mod nvram;
 pub mod openstack;
 pub mod ovf;
 mod profile;
 pub mod proxmox;
 pub mod qemu;
+mod settle;
 mod shell;
+mod size;
+mod slots;
 mod smbios;
 mod system;
 mod v2v;
@@ -29,62 +34,21 @@ mod xml;
 pub use bus::DiskBus;
 pub use clock::Zone;
 pub(crate) use clock::unknown_zone;
+pub use disk::{PlannedDisk, VmDisk};
 pub use fallback::without_variables;
 pub(crate) use guest::lower_level;
 pub(crate) use loaders::best as best_loader;
+pub use nic::{NicModel, PlannedNic};
 pub use profile::Profile;
 pub use system::{Family, GuestSystem};
 pub(crate) use v2v::xml_for_v2v;
 
-use crate::device::DiskIdentity;
+use size::Processors;
+
 use crate::inventory::{
-    DiskBoot, DiskInfo, EfiVariable, FirmwareKind, Machine, NicInfo, RtcBasis, Smbios, slug,
+    DiskBoot, DiskInfo, EfiVariable, FirmwareKind, Machine, RtcBasis, Smbios, slug,
 };
 use std::path::{Path, PathBuf};
-
-/// Memory for a machine whose own amount is unknown, in KiB.
-const UNKNOWN_MEMORY_KIB: u64 = 2 * 1024 * 1024;
-
-/// An image and the disk that it was taken from.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct VmDisk {
-    /// Where the image is, as the VM's definition shall name it.
-    pub file: PathBuf,
-    /// The disk, as it was opened.
-    pub source: DiskIdentity,
-}
-
-impl VmDisk {
-    /// What the inventory says of the disk: found by serial number and size, or by the path where
-    /// there is no serial number. What is no disk of the machine (an image file) counts as a SATA
-    /// disk.
-    fn info(&self, machine: &Machine) -> DiskInfo {
-        let source = &self.source;
-        let same = |disk: &&DiskInfo| {
-            disk.size_bytes == source.size_bytes
-                && disk.serial == source.serial
-                && (source.serial.is_some() || disk.device() == source.path)
-        };
-        let found = machine.disks.iter().find(same).cloned();
-        let unknown = || DiskInfo {
-            name: source.path.file_name().map_or_else(
-                || source.path.display().to_string(),
-                |name| name.to_string_lossy().into_owned(),
-            ),
-            model: source.model.clone(),
-            serial: source.serial.clone(),
-            wwn: source.wwn.clone(),
-            size_bytes: source.size_bytes,
-            ..DiskInfo::default()
-        };
-        DiskInfo {
-            // The capture knows the sectors that it was made with.
-            logical_sector_bytes: Some(source.logical_sector_bytes.into()),
-            physical_sector_bytes: Some(source.physical_sector_bytes.into()),
-            ..found.unwrap_or_else(unknown)
-        }
-    }
-}
 
 /// What emulates the processor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -125,51 +89,6 @@ pub enum VmFirmware {
         /// Whether it enforces Secure Boot, with the machine's own keys.
         secure_boot: bool,
     },
-}
-
-/// A disk of the VM.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PlannedDisk {
-    /// The qcow2 image.
-    pub file: PathBuf,
-    /// What the inventory calls the disk.
-    pub source_name: String,
-    /// What the guest sees.
-    pub size_bytes: u64,
-    /// The controller.
-    pub bus: DiskBus,
-    /// Letters, digits and `_.+- ` only, as long as the controller takes.
-    pub serial: Option<String>,
-    /// Vendor and model, for disks that can show one.
-    pub model: Option<String>,
-    /// World-wide name in 16 hexadecimal digits, where it is of that kind; always on [`DiskBus::MptSas`].
-    pub wwn: Option<String>,
-    /// Logical sector in bytes.
-    pub logical_block_bytes: u32,
-    /// Physical sector in bytes.
-    pub physical_block_bytes: u32,
-    /// Place in the order of booting, from 1.
-    pub boot_index: usize,
-}
-
-/// A network card of the VM.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PlannedNic {
-    /// Six pairs of hexadecimal digits with colons, lower case; unicast.
-    pub mac: String,
-    /// QEMU's and libvirt's name of the model.
-    pub model: NicModel,
-}
-
-/// An emulated network card.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum NicModel {
-    /// Intel 82574L, for all systems of the last fifteen years.
-    E1000e,
-    /// Intel 82540EM, for PCI machines.
-    E1000,
-    /// virtio-net
-    Virtio,
 }
 
 /// The standard of a trusted platform module.
@@ -220,14 +139,19 @@ pub struct VmPlan {
     pub tpm: Option<TpmVersion>,
     /// What starts in it, where that is known.
     pub system: Option<GuestSystem>,
-    /// What differs from the machine and why, each a sentence.
+    /// What differs from the machine and why, each a sentence, whatever hardware is chosen: see
+    /// [`VmPlan::all_notes`].
     pub notes: Vec<String>,
+    /// The same of what follows from the hardware that was chosen last.
+    settled: Vec<String>,
+    /// The machine's, of which the chip set may not take all.
+    processors: Processors,
 }
 
 impl VmPlan {
     /// The VM that is most like `machine`, with these disks.
     pub fn new(machine: &Machine, disks: &[VmDisk]) -> Self {
-        let infos: Vec<DiskInfo> = disks.iter().map(|disk| disk.info(machine)).collect();
+        let infos: Vec<DiskInfo> = disks.iter().map(|disk| disk.info(machine).0).collect();
         let boots = || infos.iter().filter_map(|info| info.boot.as_ref());
         let (firmware, note) = machine.firmware_for(boots());
         let mut plan = Self::with_firmware(machine, disks, firmware).with_loaders(boots());
@@ -266,10 +190,13 @@ impl VmPlan {
             .iter()
             .enumerate()
             .map(|(index, disk)| {
-                let info = disk.info(machine);
+                let (info, note) = disk.info(machine);
+                notes.extend(note);
                 let (bus, note) = bus::choose(&info, firmware);
-                notes.extend(note.as_deref().map(printable));
-                planned_disk(&disk.file, &info, bus, index.saturating_add(1))
+                let place = index.saturating_add(1);
+                let mut planned = PlannedDisk::new(&disk.file, &info, bus, place);
+                planned.bus_note = note.map(|note| (bus, printable(&note)));
+                planned
             })
             .collect();
         let tpm = machine
@@ -307,26 +234,20 @@ impl VmPlan {
                     .into(),
             );
         }
-        let memory_kib = match machine.memory.bytes() {
-            Some(bytes) => (bytes / 1024).max(1),
-            None => {
-                notes.push("the machine's memory is unknown: the VM has 2 GiB".into());
-                UNKNOWN_MEMORY_KIB
-            }
-        };
+        let memory_kib = size::memory_kib(machine, &mut notes);
+        let processors = Processors::of(machine, &mut notes);
+        let (nics, without) = nic::planned(&machine.nics);
+        notes.extend(without);
+        let (uuid, note) = smbios::uuid(&machine.smbios);
+        notes.extend(note);
         let mut plan = Self {
             name: slug(&machine.name),
             description: description(machine),
-            uuid: machine
-                .smbios
-                .uuid
-                .as_deref()
-                .and_then(|text| uuid::Uuid::parse_str(text).ok())
-                .map(|uuid| uuid.to_string()),
+            uuid,
             memory_kib,
-            sockets: machine.cpu.sockets.max(1),
-            cores: machine.cpu.cores_per_socket.max(1),
-            threads: machine.cpu.threads_per_core.max(1),
+            sockets: processors.sockets,
+            cores: processors.cores,
+            threads: processors.threads,
             hypervisor: Hypervisor::Kvm,
             machine: MachineType::Q35,
             firmware: match firmware {
@@ -336,12 +257,14 @@ impl VmPlan {
             nvram: None,
             variables,
             disks: chosen,
-            nics: machine.nics.iter().filter_map(planned_nic).collect(),
+            nics,
             smbios: smbios::printable(&machine.smbios),
             rtc: machine.rtc.unwrap_or(RtcBasis::Utc),
             tpm,
             system: GuestSystem::of(machine.installed.as_deref()),
             notes,
+            settled: Vec::new(),
+            processors,
         };
         plan.settle_machine();
         plan
@@ -372,17 +295,6 @@ impl VmPlan {
         Ok(self)
     }
 
-    /// Puts all disks on one kind of controller: for a system that has no driver for the chosen one.
-    #[must_use]
-    pub fn with_disk_bus(mut self, bus: DiskBus) -> Self {
-        for disk in &mut self.disks {
-            disk.bus = bus;
-            shorten(&mut disk.serial, bus.longest_serial());
-        }
-        self.settle_machine();
-        self
-    }
-
     /// Puts the disks that `bootable` says yes to at the front of the order of booting. SeaBIOS tries
     /// one hard disk only, so under BIOS the order is not a matter of taste.
     #[must_use]
@@ -402,45 +314,17 @@ impl VmPlan {
         self
     }
 
-    /// The chip set follows from the disks, and the network cards from the chip set.
-    fn settle_machine(&mut self) {
-        let bios = self.firmware == VmFirmware::Bios;
-        let mut ide = 0_usize;
-        for disk in &mut self.disks {
-            if disk.bus == DiskBus::MptSas {
-                // Linux 6.12 finds no disk without a SAS address on QEMU 10.0's adapter. This one is
-                // of the kind that is locally assigned (NAA 3h).
-                let place = disk.boot_index;
-                disk.wwn.get_or_insert_with(|| format!("3{place:015x}"));
-            }
-            if disk.bus == DiskBus::Ide {
-                ide = ide.saturating_add(1);
-                // Two channels of two disks, and none under UEFI.
-                if ide > 4 || !bios {
-                    disk.bus = DiskBus::Sata;
-                }
-            }
-        }
-        self.machine = if self.disks.iter().any(|disk| disk.bus == DiskBus::Ide) {
-            MachineType::Pc
-        } else {
-            MachineType::Q35
-        };
-        for nic in &mut self.nics {
-            if nic.model != NicModel::Virtio {
-                nic.model = match self.machine {
-                    MachineType::Q35 => NicModel::E1000e,
-                    MachineType::Pc => NicModel::E1000,
-                };
-            }
-        }
-    }
-
     /// Virtual processors in all.
     pub fn vcpus(&self) -> u32 {
         self.sockets
             .saturating_mul(self.cores)
             .saturating_mul(self.threads)
+    }
+
+    /// Whether it has processors that an interrupt reaches only through an IOMMU that remaps it: the number of a
+    /// local APIC in an interrupt has 8 bits, and 255 stands for all of them (Intel 64 and IA-32 SDM, 11.12.10).
+    fn needs_x2apic(&self) -> bool {
+        self.vcpus() > 255
     }
 
     /// Memory in MiB, rounded up.
@@ -465,104 +349,6 @@ impl VmPlan {
             VmFirmware::Bios => Ok(None),
         }
     }
-}
-
-impl NicModel {
-    /// libvirt's name of it.
-    fn name(self) -> &'static str {
-        match self {
-            Self::E1000e => "e1000e",
-            Self::E1000 => "e1000",
-            Self::Virtio => "virtio",
-        }
-    }
-
-    /// QEMU's name of it.
-    fn qemu(self) -> &'static str {
-        match self {
-            Self::Virtio => "virtio-net-pci",
-            other => other.name(),
-        }
-    }
-}
-
-fn planned_disk(file: &Path, info: &DiskInfo, bus: DiskBus, boot_index: usize) -> PlannedDisk {
-    let logical = sector(info.logical_sector_bytes).unwrap_or(512);
-    let mut serial = info.serial.as_deref().map(serial_charset);
-    shorten(&mut serial, bus.longest_serial());
-    PlannedDisk {
-        file: file.to_owned(),
-        source_name: info.name.clone(),
-        size_bytes: info.size_bytes,
-        bus,
-        serial,
-        model: info
-            .model
-            .as_deref()
-            .map(printable)
-            .filter(|model| !model.is_empty()),
-        wwn: info.wwn.as_deref().and_then(naa),
-        logical_block_bytes: logical,
-        physical_block_bytes: sector(info.physical_sector_bytes)
-            .unwrap_or(logical)
-            .max(logical),
-        boot_index,
-    }
-}
-
-/// QEMU takes powers of two up to 2 MiB; real disks have 512 or 4096, some arrays more.
-fn sector(bytes: Option<u32>) -> Option<u32> {
-    bytes.filter(|bytes| bytes.is_power_of_two() && (512..=65_536).contains(bytes))
-}
-
-/// What libvirt's schema allows in a serial number.
-fn serial_charset(serial: &str) -> String {
-    serial
-        .chars()
-        .map(|c| {
-            if c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '+' | '-' | ' ') {
-                c
-            } else {
-                '_'
-            }
-        })
-        .collect()
-}
-
-/// Cuts a serial number to what the controller can show; an empty one is none.
-fn shorten(serial: &mut Option<String>, longest: usize) {
-    *serial = serial
-        .take()
-        .map(|text| text.chars().take(longest).collect::<String>())
-        .map(|text| text.trim().to_owned())
-        .filter(|text| !text.is_empty());
-}
-
-/// `naa.5002538e40a0b1c2`: the form that SCSI and ATA disks can show.
-fn naa(wwn: &str) -> Option<String> {
-    let digits = wwn.strip_prefix("naa.")?;
-    (digits.len() == 16 && digits.bytes().all(|b| b.is_ascii_hexdigit()))
-        .then(|| digits.to_ascii_lowercase())
-}
-
-fn planned_nic(nic: &NicInfo) -> Option<PlannedNic> {
-    let mac = nic.mac.as_deref()?.to_ascii_lowercase();
-    let bytes: Vec<u8> = mac
-        .split(':')
-        .map(|pair| {
-            let hex = pair.len() == 2 && pair.bytes().all(|b| b.is_ascii_hexdigit());
-            hex.then(|| u8::from_str_radix(pair, 16).ok())?
-        })
-        .collect::<Option<_>>()?;
-    // Bit 0 of the first byte marks group addresses, which no card has.
-    let [first, _, _, _, _, _] = *bytes else {
-        return None;
-    };
-    let model = match nic.driver.as_deref() {
-        Some("virtio_net") => NicModel::Virtio,
-        _ => NicModel::E1000e,
-    };
-    (first & 1 == 0).then_some(PlannedNic { mac, model })
 }
 
 fn description(machine: &Machine) -> String {

@@ -1,7 +1,7 @@
 //! Which hardware a VM has: that of the metal as far as it is emulated, which needs no drivers that the
 //! system did not have, or virtio, which is faster.
 
-use super::{DiskBus, NicModel, VmPlan, shorten};
+use super::{DiskBus, NicModel, VmPlan};
 use crate::inventory::{System, SystemKind};
 
 /// A choice of emulated hardware.
@@ -63,7 +63,6 @@ impl VmPlan {
         };
         for disk in &mut self.disks {
             disk.bus = bus;
-            shorten(&mut disk.serial, bus.longest_serial());
         }
         for nic in &mut self.nics {
             nic.model = NicModel::Virtio;

@@ -4,6 +4,7 @@
 
 use super::clock::zone;
 use super::shell::{filled, quoted};
+use super::slots::Slots;
 use super::{DiskBus, MachineType, PlannedDisk, TpmVersion, VmFirmware, VmPlan, file_name, smbios};
 use crate::inventory::RtcBasis;
 
@@ -43,6 +44,9 @@ pub fn run_script(plan: &VmPlan) -> String {
         // What QEMU takes for local time.
         script += &format!("TZ={}\nexport TZ\n", quoted(&zone.tz()));
     }
+    if plan.needs_many_addresses() {
+        script += MUCH_MEMORY;
+    }
     script += "\nexec \"$qemu\" \\\n";
     for (option, value) in options(plan) {
         script += &format!("  {option} {value} \\\n");
@@ -71,12 +75,22 @@ fn options(plan: &VmPlan) -> Vec<(&'static str, String)> {
             },
         ),
     ];
+    if plan.needs_x2apic() {
+        // The IOMMU remaps interrupts only of an I/O APIC that is QEMU's own. Software emulation has no
+        // other, and overlooks the word.
+        if let Some((_, machine)) = options.last_mut() {
+            *machine += ",kernel-irqchip=split";
+        }
+        // In front of all devices, which it is to know of.
+        options.push(("-device", "intel-iommu,intremap=on,eim=on".into()));
+    }
     // Word splitting of $accel and $tpm is wanted: they hold whole options, or none.
     let words = if plan.tpm.is_some() {
         "$accel $tpm"
     } else {
         "$accel"
     };
+    // With KVM `max` has as many address bits as the host.
     options.push((words, "-cpu max".into()));
     options.push(("-m", "\"${QEMU_MEMORY:-$memory}M\"".into()));
     options.push((
@@ -119,7 +133,8 @@ fn options(plan: &VmPlan) -> Vec<(&'static str, String)> {
             "\"if=pflash,unit=1,format=raw,file=$vars\"".into(),
         ));
     }
-    disks(plan, &mut options);
+    let mut slots = Slots::new(plan);
+    disks(plan, &mut slots, &mut options);
     for (index, nic) in plan.nics.iter().enumerate() {
         let backend = match index {
             0 => "${QEMU_NET:-user}",
@@ -129,9 +144,10 @@ fn options(plan: &VmPlan) -> Vec<(&'static str, String)> {
         options.push((
             "-device",
             quoted(&format!(
-                "{},netdev=net{index},mac={}",
+                "{},netdev=net{index},mac={}{}",
                 nic.model.qemu(),
-                nic.mac
+                nic.mac,
+                slots.next()
             )),
         ));
     }
@@ -156,7 +172,7 @@ fn identity_of_machine(plan: &VmPlan, options: &mut Vec<(&'static str, String)>)
     }
 }
 
-fn disks(plan: &VmPlan, options: &mut Vec<(&'static str, String)>) {
+fn disks(plan: &VmPlan, slots: &mut Slots, options: &mut Vec<(&'static str, String)>) {
     let mut controllers: Vec<String> = Vec::new();
     for (index, disk) in plan.disks.iter().enumerate() {
         let n = plan
@@ -194,6 +210,9 @@ fn disks(plan: &VmPlan, options: &mut Vec<(&'static str, String)>) {
             );
         }
         device += &identity(disk);
+        if disk.bus.is_pci() {
+            device += &slots.next();
+        }
         options.push(("-device", quoted(&device)));
     }
 }
@@ -202,9 +221,14 @@ fn disks(plan: &VmPlan, options: &mut Vec<(&'static str, String)>) {
 /// disk's device with its place.
 fn attachment(machine: MachineType, disk: &PlannedDisk, n: usize) -> (Option<String>, String) {
     let scsi = |model: &str, id: &str| {
+        let targets = disk.bus.targets();
+        let id = match n / targets {
+            0 => id.to_owned(),
+            more => format!("{id}{more}"),
+        };
         (
             Some(format!("{model},id={id}")),
-            format!("scsi-hd,bus={id}.0,scsi-id={n}"),
+            format!("scsi-hd,bus={id}.0,scsi-id={}", n % targets),
         )
     };
     match disk.bus {
@@ -281,6 +305,15 @@ else
   accel="-accel tcg"
   echo "$0: /dev/kvm cannot be used: emulating in software, which is slow" >&2
 fi
+"#;
+
+/// QEMU's own words are "Address space limit 0xffffffffff < 0x... phys-bits too low (40)".
+const MUCH_MEMORY: &str = r#"case "$accel" in
+  "-accel tcg"*)
+    if [ "${QEMU_MEMORY:-$memory}" -gt 921600 ]; then
+      echo "$0: software emulation has room for 900 GiB of memory: use KVM, or set QEMU_MEMORY (MiB)" >&2
+    fi ;;
+esac
 "#;
 
 const UEFI: &str = r#"code=${OVMF_CODE:-}

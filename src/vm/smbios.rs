@@ -3,6 +3,7 @@
 
 use super::VmPlan;
 use crate::inventory::Smbios;
+use uuid::Uuid;
 
 /// One structure.
 pub(super) struct Structure<'a> {
@@ -80,6 +81,47 @@ fn structure<'a>(
     }
 }
 
+/// UUIDs that identify no machine, because vendors left them in all boards of a kind. Sources:
+/// `kPlaceholderHardwareUUIDList` of osquery (osquery/core/system.cpp) and `$invalidUuids` of the FOG Project
+/// (hostmanager.class.php); both orders of bytes of each sample (SMBIOS 2.6 changed it), and the spaces that Dell's
+/// boards have where the service tag belongs.
+const GENERIC_UUIDS: [&str; 8] = [
+    "03000200-0400-0500-0006-000700080009",
+    "00020003-0004-0005-0006-000700080009",
+    "03020100-0504-0706-0809-0a0b0c0d0e0f",
+    "00010203-0405-0607-0809-0a0b0c0d0e0f",
+    "10000000-0000-8000-0040-000000000000",
+    "12345678-1234-5678-90ab-cddeefaabbcc",
+    "ffffff00-ffff-ffff-ffff-ffffffffffff",
+    "4c4c4544-0000-2010-8020-80c04f202020",
+];
+
+/// The machine's UUID, lower case, if it is one of its own; else a sentence where the inventory has another.
+/// libvirt refuses a second domain of one UUID, so two such boards could not both be imported.
+pub(super) fn uuid(smbios: &Smbios) -> (Option<String>, Option<String>) {
+    let Some(uuid) = smbios
+        .uuid
+        .as_deref()
+        .and_then(|text| Uuid::parse_str(text).ok())
+    else {
+        return (None, None);
+    };
+    let text = uuid.to_string();
+    // All zeros, all ones, FEh.
+    let one_byte = uuid
+        .as_bytes()
+        .windows(2)
+        .all(|pair| pair.first() == pair.last());
+    if one_byte || GENERIC_UUIDS.contains(&&*text) {
+        let note = format!(
+            "the machine's UUID {text} is one that vendors leave in many machines: the VM gets one of its own. A \
+             licence that is bound to it asks again"
+        );
+        return (None, Some(note));
+    }
+    (Some(text), None)
+}
+
 /// Every string made printable, empty ones left out.
 pub(super) fn printable(smbios: &Smbios) -> Smbios {
     let mut clean = smbios.clone();
@@ -108,4 +150,47 @@ pub(super) fn printable(smbios: &Smbios) -> Smbios {
             .filter(|text| !text.is_empty());
     }
     clean
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_uuid_that_many_machines_have_is_none_and_is_named() {
+        for text in [
+            "00000000-0000-0000-0000-000000000000",
+            "FFFFFFFF-FFFF-FFFF-FFFF-FFFFFFFFFFFF",
+            "FEFEFEFE-FEFE-FEFE-FEFE-FEFEFEFEFEFE",
+            "03000200-0400-0500-0006-000700080009",
+            "00020003-0004-0005-0006-000700080009",
+            "12345678-1234-5678-90AB-CDDEEFAABBCC",
+        ] {
+            let smbios = Smbios {
+                uuid: Some(text.into()),
+                ..Smbios::default()
+            };
+            let (uuid, note) = super::uuid(&smbios);
+            assert_eq!(uuid, None, "{text}");
+            assert!(note.unwrap().contains(&text.to_ascii_lowercase()), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_uuid_of_its_own_stays_and_one_that_is_none_is_left_out() {
+        for (text, kept) in [
+            (
+                Some("4C4C4544-0058-4B10-8033-B7C04F503532"),
+                Some("4c4c4544-0058-4b10-8033-b7c04f503532"),
+            ),
+            (Some("not a UUID"), None),
+            (None, None),
+        ] {
+            let smbios = Smbios {
+                uuid: text.map(str::to_owned),
+                ..Smbios::default()
+            };
+            assert_eq!(super::uuid(&smbios), (kept.map(str::to_owned), None));
+        }
+    }
 }

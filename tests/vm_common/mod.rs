@@ -52,9 +52,15 @@ pub fn server(firmware: &str) -> Machine {
 /// Adds a disk and returns its image.
 pub fn add_disk(machine: &mut Machine, bus: Bus, driver: &str, sector: u32) -> VmDisk {
     let number = machine.disks.len();
-    let letter = char::from(b'a' + u8::try_from(number).expect("few disks"));
+    let letter = |n: usize| char::from(b'a' + u8::try_from(n % 26).expect("a letter"));
+    // sda to sdz, then sdaa: few disks.
+    let first = (number >= 26).then(|| letter(number / 26 - 1));
     let info = DiskInfo {
-        name: format!("sd{letter}"),
+        name: format!(
+            "sd{}{}",
+            first.map(String::from).unwrap_or_default(),
+            letter(number)
+        ),
         model: Some("SAMSUNG MZ7LH480HAHQ".into()),
         serial: Some(format!("S45NNA0M1234{number:02}")),
         wwn: Some("naa.5002538e40a0b1c2".into()),
@@ -100,6 +106,7 @@ pub fn filled(text: &str) -> (Machine, Vec<VmDisk>) {
     machine.disks[0].model = some();
     machine.disks[0].wwn = some();
     disks[0].source.serial = some();
+    disks[0].source.wwn = some();
     (machine, disks)
 }
 

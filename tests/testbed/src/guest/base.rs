@@ -3,7 +3,7 @@
 //! Installing the packages takes 40 s on a quiet machine with 2 processors and minutes on a busy
 //! one, most of it dpkg and update-initramfs; so it is done once for a recipe and kept.
 
-use super::recipe::ROOT_UUID;
+use super::recipe::{Drivers, ROOT_UUID};
 use crate::command::{missing, run, tool};
 use crate::digest::sha256_hex;
 use anyhow::{Context, Result, bail};
@@ -20,8 +20,8 @@ pub enum Flavor {
     Debian,
     /// As RHEL, Fedora and SUSE have it: dracut, with an initramfs for the metal only, and NetworkManager.
     Dracut,
-    /// Debian's with systemd-boot, and kernels with their initramfs on the ESP (the Boot Loader Specification's
-    /// type 1), which has no driver of disks but [`Bus::PvScsi`](crate::qemu::Bus)'s.
+    /// Debian's with systemd-boot, and kernels with their initramfs for the metal only on the ESP (the Boot
+    /// Loader Specification's type 1).
     SystemdBoot,
     /// As Arch and Fedora have it where they want one file to be signed: systemd-boot, dracut, and unified kernel
     /// images by ukify, which name the root by its place.
@@ -53,12 +53,14 @@ impl Flavor {
     /// What makes it what it is, run in the installed system.
     fn hook(self) -> String {
         match self {
-            Self::Debian => WITHOUT_VIRTIO.replace("@METAL@", &METAL.join(" ")),
+            Self::Debian => FURTHER
+                .replace("@METAL@", &METAL.join(" "))
+                .replace("@VMWARE@", &VMWARE.join(" ")),
             Self::Dracut => DRACUT.into(),
             Self::SystemdBoot | Self::Unified => {
                 let (how, root) = match self {
                     Self::SystemdBoot => (
-                        ENTRIES.replace("@METAL@", VMWARE),
+                        ENTRIES.replace("@METAL@", &METAL.join(" ")),
                         format!("UUID={ROOT_UUID}"),
                     ),
                     _ => (UNIFIED.into(), "/dev/sda2".into()),
@@ -124,11 +126,19 @@ const HOOK: &str = r#"sed -i "s/^root:[^:]*:/root::/" "$1/etc/shadow""#;
 /// makes it has none.
 const CRYPTSETUP: &str = r#"mkdir -p "$1/etc/initramfs-tools/conf.d" && echo "export CRYPTSETUP=y" > "$1/etc/initramfs-tools/conf.d/cryptsetup""#;
 
-/// A second initramfs, as `MODULES=dep` makes one on metal: no driver of virtual machines.
-const WITHOUT_VIRTIO: &str = r#"cp -a "$1/etc/initramfs-tools" "$1/tmp/metal" &&
-echo "MODULES=list" > "$1/tmp/metal/conf.d/modules" &&
-printf "%s\n" @METAL@ > "$1/tmp/metal/modules" &&
-chroot "$1" sh -c 'mkinitramfs -d /tmp/metal -o /tmp/initrd-without-virtio $(ls /usr/lib/modules)'"#;
+/// Further ones, as `MODULES=dep` makes them: without drivers of KVM's virtual machines, and with none but those of
+/// VMware's.
+const FURTHER: &str = r#"set -e
+mkdir "$1/tmp/further"
+further() {
+    cp -a "$1/etc/initramfs-tools" "$1/tmp/$2"
+    echo "MODULES=list" > "$1/tmp/$2/conf.d/modules"
+    printf "%s\n" $3 > "$1/tmp/$2/modules"
+    chroot "$1" sh -c "mkinitramfs -d /tmp/$2 -o /tmp/further/$2 \$(ls /usr/lib/modules)"
+    rm -r "$1/tmp/$2"
+}
+further "$1" without-virtio "@METAL@"
+further "$1" vmware "@VMWARE@""#;
 
 /// The same by dracut, in place of the one that the packages made.
 const DRACUT: &str = r#"chroot "$1" sh -c 'release=$(ls /usr/lib/modules) &&
@@ -154,9 +164,6 @@ printf "%s\n" @METAL@ > /etc/initramfs-tools/modules
 update-initramfs -u -k $release
 initramfs=/boot/initrd.img-$release"#;
 
-/// The modules of a VM of VMware that made its initramfs for itself.
-const VMWARE: &str = "vmw_pvscsi sd_mod ext4";
-
 /// Both in one program; only this first one is without drivers of virtual machines. The initramfs of the package
 /// would be a second one in it.
 const UNIFIED: &str = r#"printf "layout=uki\nuki_generator=ukify\ninitrd_generator=dracut\n" > /etc/kernel/install.conf
@@ -176,6 +183,9 @@ const METAL: [&str; 7] = [
     "sd_mod",
     "ata_piix",
 ];
+
+/// Those of a VM of VMware.
+const VMWARE: [&str; 3] = ["ext4", "sd_mod", "vmw_pvscsi"];
 
 /// What of the system is unpacked to be used on this machine.
 const TOOLS: [&str; 9] = [
@@ -265,17 +275,22 @@ impl Base {
         bail!("there is no kernel in {}", folder.display())
     }
 
-    /// Hands out the files that make a system one whose initramfs has no driver of virtual machines; with `dep`
+    /// Hands out the files that make a system one whose initramfs has only these drivers; with `dep`
     /// the next one has those of the machine that it is made in. `late` comes behind it,
     /// and its files in place of those of the same name.
-    pub(crate) fn without_virtio(
+    pub(crate) fn further(
         &self,
         release: &str,
+        drivers: Drivers,
         dep: bool,
         late: Vec<u8>,
         mut file: impl FnMut(&str, &[u8]) -> Result<()>,
     ) -> Result<()> {
-        let mut initramfs = padded(&self.directory.join("initrd-without-virtio"))?;
+        let (name, modules) = match drivers {
+            Drivers::Vmware => ("vmware", &VMWARE[..]),
+            Drivers::All | Drivers::Metal => ("without-virtio", &METAL[..]),
+        };
+        let mut initramfs = padded(&self.directory.join("further").join(name))?;
         initramfs.extend(late);
         file(&format!("boot/initrd.img-{release}"), &initramfs)?;
         if dep {
@@ -283,7 +298,7 @@ impl Base {
             return file(path, b"MODULES=dep\n");
         }
         file("etc/initramfs-tools/conf.d/modules", b"MODULES=list\n")?;
-        let modules = METAL.join("\n") + "\n";
+        let modules = modules.join("\n") + "\n";
         file("etc/initramfs-tools/modules", modules.as_bytes())
     }
 
@@ -339,10 +354,7 @@ fn install(flavor: Flavor, tar: &Path) -> Result<()> {
     }
     command.arg(format!("--customize-hook={}", flavor.hook()));
     let (made, then) = match flavor {
-        Flavor::Debian => (
-            "/tmp/initrd-without-virtio",
-            "rm -r \"$1/tmp/metal\" \"$1/tmp/initrd-without-virtio\"",
-        ),
+        Flavor::Debian => ("/tmp/further", "rm -r \"$1/tmp/further\""),
         Flavor::Dracut => ("", ""),
         Flavor::SystemdBoot | Flavor::Unified => ("/boot/efi", "umount \"$1/boot/efi\""),
     };

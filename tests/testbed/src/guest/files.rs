@@ -7,7 +7,7 @@
 //! for each network card: `network: <name> <MAC> <address>`.
 
 use super::base::{Base, CONSOLE, Flavor};
-use super::recipe::{Boot, DISK_WWN, PV_UUID, Recipe};
+use super::recipe::{Boot, DISK_WWN, Drivers, PV_UUID, Recipe};
 use crate::digest::{hex, sha256_hex};
 use anyhow::{Context, Result};
 use fastrand::Rng;
@@ -113,14 +113,18 @@ fn configuration(overlay: &mut Overlay, base: &Base, recipe: &Recipe) -> Result<
     if let Some(table) = &containers {
         overlay.file("etc/crypttab", 0o644, table.as_bytes())?;
     }
-    if !recipe.virtio {
+    if recipe.drivers != Drivers::All {
         // What initramfs-tools writes down of it, over the empty table of the system that it was made in.
         let late = containers.map_or_else(Vec::new, |table| {
             cpio(&[("cryptroot", None), ("cryptroot/crypttab", Some(&table))])
         });
-        base.without_virtio(&release, recipe.dep, late, |path, content| {
-            overlay.file(path, 0o644, content)
-        })?;
+        base.further(
+            &release,
+            recipe.drivers,
+            recipe.dep,
+            late,
+            |path, content| overlay.file(path, 0o644, content),
+        )?;
     }
     let dracut = recipe.flavor == Flavor::Dracut;
     for (name, address) in recipe.addresses {

@@ -27,4 +27,4 @@ pub use base::{Base, Flavor};
 pub use disk::Guest;
 pub use files::Payload;
 pub use keys::OwnKeys;
-pub use recipe::{Boot, DISK_WWN, PASSPHRASE, Recipe, Root};
+pub use recipe::{Boot, DISK_WWN, Drivers, PASSPHRASE, Recipe, Root};

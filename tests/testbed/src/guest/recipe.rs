@@ -55,6 +55,17 @@ pub enum Root {
     Md,
 }
 
+/// Which drivers an initramfs has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Drivers {
+    /// All that the distribution has.
+    All,
+    /// Those of hardware, and none of virtual machines.
+    Metal,
+    /// Those of a VM of VMware.
+    Vmware,
+}
+
 /// A server to be made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Recipe {
@@ -64,8 +75,8 @@ pub struct Recipe {
     pub root: Root,
     /// Whether the ESP has a loader at the path that firmware falls back to.
     pub fallback_loader: bool,
-    /// Whether its initramfs has the drivers of virtual machines.
-    pub virtio: bool,
+    /// Which drivers its initramfs has.
+    pub drivers: Drivers,
     /// Whether the next one is made for the machine that makes it (`MODULES=dep`).
     pub dep: bool,
     /// Whether [`Root::Luks`] is opened by `/etc/crypttab`, not by a word of the command line.
@@ -106,7 +117,7 @@ impl Recipe {
         boot: Boot::Uefi,
         root: Root::Ext4,
         fallback_loader: true,
-        virtio: true,
+        drivers: Drivers::All,
         dep: false,
         crypttab: false,
         absent_disk: false,
@@ -139,14 +150,21 @@ impl Recipe {
     /// The same with an initramfs that has no driver of virtual machines.
     #[must_use]
     pub const fn without_virtio(mut self) -> Self {
-        self.virtio = false;
+        self.drivers = Drivers::Metal;
+        self
+    }
+
+    /// The same with an initramfs that has the drivers of VMware's virtual hardware only.
+    #[must_use]
+    pub const fn of_vmware(mut self) -> Self {
+        self.drivers = Drivers::Vmware;
         self
     }
 
     /// The same with an initramfs for its own metal only, as Debian's installer offers it.
     #[must_use]
     pub const fn modules_dep(mut self) -> Self {
-        self.virtio = false;
+        self.drivers = Drivers::Metal;
         self.dep = true;
         self
     }

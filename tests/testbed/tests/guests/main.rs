@@ -195,16 +195,28 @@ fn dracut_and_network_manager() {
 
 #[test]
 #[ignore = "minutes: cargo xtask test --all"]
-fn systemd_boot_with_kernels_on_the_esp() {
-    let recipe = Recipe::UEFI.systemd_boot(Flavor::SystemdBoot);
+fn a_vm_of_vmware_whose_initramfs_knows_no_other_disk() {
     let scene = Scene::new(&Metal::new(
-        "Debian 13, UEFI, ext4, systemd-boot, drivers of its metal only",
-        recipe.addresses(ADDRESSES),
+        "Debian 13, BIOS, MBR, ext4, MODULES=list of VMware's",
+        Recipe::BIOS_MBR.of_vmware().addresses(ADDRESSES),
         Bus::PvScsi,
     ));
     // Nothing here has such a disk: it comes to SATA, and the initramfs gets the driver.
     let domain = scene.travels(&Virtual::libvirt("auto"));
     assert!(domain.contains("bus='sata'"), "{domain}");
+    scene.travels(&Virtual::qemu("virtio"));
+}
+
+#[test]
+#[ignore = "minutes: cargo xtask test --all"]
+fn systemd_boot_with_kernels_on_the_esp() {
+    let recipe = Recipe::UEFI.systemd_boot(Flavor::SystemdBoot);
+    let scene = Scene::new(&Metal::new(
+        "Debian 13, UEFI, ext4, systemd-boot",
+        recipe.addresses(ADDRESSES),
+        Bus::Sata,
+    ));
+    scene.travels(&Virtual::libvirt("auto"));
     scene.travels(&Virtual::qemu("virtio"));
 }
 
