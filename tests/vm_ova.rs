@@ -201,7 +201,13 @@ fn what_vmwares_hardware_version_does_not_take_is_told() {
     let notes = |disks: usize, cards: usize, cores: u32, gib: u64| {
         let mut machine = server("uefi");
         let card = machine.nics[0].clone();
-        machine.nics = vec![card; cards];
+        machine.nics = (0..cards)
+            .map(|number| {
+                let mut card = card.clone();
+                card.mac = Some(format!("b0:26:28:aa:cc:{number:02x}"));
+                card
+            })
+            .collect();
         machine.cpu.cores_per_socket = cores;
         machine.memory.installed_bytes = Some(gib << 30);
         let disks: Vec<VmDisk> = (0..disks)
