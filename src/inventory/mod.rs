@@ -181,7 +181,11 @@ impl Machine {
         }
         let mut document = serde_json::from_slice(json).map_err(reading)?;
         without_nulls(&mut document);
-        serde_json::from_value(document).map_err(reading)
+        let machine: Self = serde_json::from_value(document).map_err(reading)?;
+        if machine.disks.iter().any(|disk| disk.name.is_empty()) {
+            return Err(Error::corrupt("machine.json has a disk without a name"));
+        }
+        Ok(machine)
     }
 
     /// The document `machine.json`, with a newline at its end.

@@ -55,7 +55,12 @@ impl System {
                     let named = drivers.iter().find(|driver| driver.name == **name);
                     named.is_some_and(|driver| driver.start == Some(BOOT_START))
                 };
-                Some(bus.windows_drivers().iter().any(starts))
+                let is_told = |name: &&str| drivers.iter().any(|driver| driver.name == **name);
+                let names = bus.windows_drivers();
+                // Of these two a capture of an older program says nothing.
+                let is_silent =
+                    matches!(bus, DiskBus::Ide | DiskBus::Usb) && !names.iter().any(is_told);
+                (!is_silent).then(|| names.iter().any(starts))
             }
             _ => None,
         }
@@ -74,12 +79,9 @@ impl System {
                 let mut drivers = lists.iter().copied().flatten().flatten();
                 !drivers.any(|driver| driver == name)
             });
-            match (lacks, &kernel.initramfs_drivers) {
-                (false, _) => Some(true),
-                (true, Some(_)) => Some(false),
-                // What was not read may have it.
-                (true, None) => None,
-            }
+            // A list that was not read may have it.
+            let is_known = lists.iter().all(|list| list.is_some());
+            (!lacks || is_known).then_some(!lacks)
         };
         let found: Vec<Option<bool>> = all.iter().map(has).collect();
         match found.as_slice() {
@@ -145,17 +147,25 @@ impl VmPlan {
                     .all(|system| system.has_driver(*bus) == Some(true));
                 all && (disk.logical_block_bytes == 512 || bus.takes_large_sectors())
             };
-            let Some(bus) = self.bootable().iter().copied().find(reached) else {
-                continue;
+            let (disk_name, system) = (printable(&disk.source_name), lacking.shown());
+            let here = disk.bus.shown();
+            let (bus, note) = match self.bootable().iter().copied().find(reached) {
+                Some(bus) => (
+                    bus,
+                    format!(
+                        "{disk_name} comes to {} instead of {here}: {system} is seen to start on it, and not on {here}",
+                        bus.shown()
+                    ),
+                ),
+                // No driver put in would help it there.
+                None if lacking.has_dropped(disk.bus) && disk.logical_block_bytes == 512 => (
+                    DiskBus::Sata,
+                    format!(
+                        "{disk_name} comes to SATA instead of {here}, for which {system} has no driver any more"
+                    ),
+                ),
+                None => continue,
             };
-            let note = format!(
-                "{} comes to {} instead of {}: {} is seen to start on it, and not on {}",
-                printable(&disk.source_name),
-                bus.shown(),
-                disk.bus.shown(),
-                lacking.shown(),
-                disk.bus.shown(),
-            );
             if let Some(disk) = self.disks.get_mut(index) {
                 disk.bus = bus;
                 disk.bus_note = Some((bus, note));
@@ -225,13 +235,15 @@ impl DiskBus {
     }
 }
 
-/// Whether `system` is seen to have no driver for a disk of the VM. What drove the disk on the metal drives it here.
+/// Whether `system` is seen to have no driver for a disk of the VM. What drove the disk under Linux on the metal drives
+/// it here; Windows has a driver for each generation of a controller.
 fn is_unreached(disk: &PlannedDisk, system: &System, machine: &Machine) -> bool {
     let mut infos = machine.disks.iter();
     let info = infos.find(|info| info.name == disk.source_name);
     let is_kept = info.is_some_and(|info| is_the_metals(info, disk.bus));
     // An adapter of the same driver may be too old for it.
-    let is_kept = is_kept && !system.has_dropped(disk.bus);
+    let is_kept =
+        is_kept && system.kind == Some(SystemKind::Linux) && !system.has_dropped(disk.bus);
     !is_kept && system.has_driver(disk.bus) == Some(false)
 }
 
@@ -277,6 +289,7 @@ mod tests {
             name: Some("Debian GNU/Linux 13".into()),
             kernels: Some(vec![Kernel {
                 initramfs_drivers: Some(initramfs.iter().map(|&name| name.into()).collect()),
+                builtin_drivers: Some(Vec::new()),
                 ..Kernel::default()
             }]),
             ..System::default()
@@ -342,6 +355,13 @@ mod tests {
     }
 
     #[test]
+    fn windows_has_a_driver_for_each_generation_of_a_controller() {
+        let system = windows(&["megasas35i", "storahci"]);
+        let new = machine(Bus::Sas, "megaraid_sas", system);
+        assert_eq!(planned(&new, FirmwareKind::Bios).0, DiskBus::Sata);
+    }
+
+    #[test]
     fn where_there_is_none_the_missing_driver_is_told() {
         let machine = machine(Bus::Sas, "smartpqi", linux(&["smartpqi", "sd_mod"]));
         let (bus, unreached, notes) = planned(&machine, FirmwareKind::Uefi);
@@ -356,7 +376,7 @@ mod tests {
             (
                 Bus::Sas,
                 "megaraid_sas",
-                windows(&["megasas2i"]),
+                windows(&["megasas"]),
                 DiskBus::MegaSas,
             ),
             (Bus::Sas, "mpt3sas", System::default(), DiskBus::MegaSas),
@@ -371,8 +391,17 @@ mod tests {
         }
         let mut system = linux(&[]);
         system.kernels.as_mut().unwrap()[0].initramfs_drivers = None;
-        let machine = machine(Bus::Sas, "mpt3sas", system);
-        assert!(planned(&machine, FirmwareKind::Bios).1.is_empty());
+        let raid = machine(Bus::Sas, "mpt3sas", system);
+        assert!(planned(&raid, FirmwareKind::Bios).1.is_empty());
+        // Nor is a kernel whose own drivers are not known.
+        let mut system = linux(&["mpt3sas", "nvme"]);
+        system.kernels.as_mut().unwrap()[0].builtin_drivers = None;
+        let raid = machine(Bus::Sas, "mpt3sas", system);
+        let (bus, unreached, _) = planned(&raid, FirmwareKind::Bios);
+        assert_eq!((bus, unreached.len()), (DiskBus::MegaSas, 0));
+        // Of IDE older captures of a Windows say nothing.
+        let ide = machine(Bus::Ide, "pata_via", windows(&["storahci"]));
+        assert_eq!(planned(&ide, FirmwareKind::Bios).0, DiskBus::Ide);
     }
 
     #[test]
@@ -383,6 +412,15 @@ mod tests {
         system.version = Some("8.10".into());
         let new = machine(Bus::Sas, "megaraid_sas", system.clone());
         assert_eq!(planned(&new, FirmwareKind::Bios).0, DiskBus::Sata);
+        // Not even where none is seen: the initramfs gets what helps.
+        let mut bare = system.clone();
+        bare.kernels.as_mut().unwrap()[0].initramfs_drivers = Some(vec!["megaraid_sas".into()]);
+        let bare = machine(Bus::Sas, "megaraid_sas", bare);
+        let (bus, unreached, notes) = planned(&bare, FirmwareKind::Bios);
+        assert_eq!(
+            (bus, unreached, notes.len()),
+            (DiskBus::Sata, vec!["ahci"], 0)
+        );
         system.version = Some("7.9".into());
         let old = machine(Bus::Sas, "megaraid_sas", system);
         assert_eq!(planned(&old, FirmwareKind::Bios).0, DiskBus::MegaSas);

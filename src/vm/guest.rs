@@ -1,41 +1,73 @@
 //! What an installed system does in a VM that people have to know before they start it.
 
-use super::VmPlan;
-use crate::inventory::{Machine, System, SystemKind};
+use super::{DiskBus, VmPlan};
+use crate::inventory::{System, SystemKind};
 use std::net::IpAddr;
 
 /// Addresses that are named in one sentence.
 const MOST_ADDRESSES: usize = 16;
 
-/// Of a Windows with several disks: that it may leave its data disks offline, by the policy of its own for disks that it has not
-/// seen on their bus before.
+/// What a Windows does with disks that it has not seen on their bus before.
 ///
 /// `SanPolicy` (`VDS_SAN_POLICY`, vds.h; diskpart's `san`): 1 `OnlineAll`, 2 `OfflineShared`, 3 `OfflineAll`,
 /// 4 `OfflineInternal`. Without the value it is the edition's: `OfflineShared` of servers, `OnlineAll` of others.
-pub(super) fn offline_disks(machine: &Machine, disks: usize) -> Option<String> {
-    let mut systems = machine.installed.iter().flatten();
-    let windows = systems.find(|system| system.kind == Some(SystemKind::Windows))?;
-    let is_server = windows
-        .name
-        .as_ref()
-        .is_some_and(|name| name.contains("Server"));
-    let (policy, whose) = match windows.san_policy {
-        Some(2) => ("OfflineShared", "its SAN policy is"),
-        Some(3) => ("OfflineAll", "its SAN policy is"),
-        Some(4) => ("OfflineInternal", "its SAN policy is"),
-        None if is_server => (
-            "OfflineShared",
-            "its SAN policy is not set, and a server's is then",
-        ),
-        _ => return None,
-    };
-    (disks > 1).then(|| {
-        format!(
-            "Windows may leave data disks offline in the VM, because they are new to it there and {whose} {policy}: \
-             if disks are missing there, say in diskpart 'san policy=OnlineAll', then for each 'select disk N', \
-             'online disk' and 'attributes disk clear readonly'"
-        )
-    })
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct SanPolicy {
+    name: &'static str,
+    /// Whether it is only about buses that several machines could share: SCSI, SAS and what Windows takes for such.
+    shared_only: bool,
+    /// Whose word it is.
+    whose: &'static str,
+}
+
+impl SanPolicy {
+    /// One that leaves disks offline; `None` for others.
+    pub(super) fn of(system: &System) -> Option<Self> {
+        let is_server = system
+            .name
+            .as_ref()
+            .is_some_and(|name| name.contains("Server"));
+        let (name, whose) = match system.san_policy {
+            _ if system.kind != Some(SystemKind::Windows) => return None,
+            Some(2) => ("OfflineShared", "its SAN policy is"),
+            Some(3) => ("OfflineAll", "its SAN policy is"),
+            Some(4) => ("OfflineInternal", "its SAN policy is"),
+            None if is_server => (
+                "OfflineShared",
+                "its SAN policy is not set, and a server's is then",
+            ),
+            _ => return None,
+        };
+        Some(Self {
+            name,
+            shared_only: name == "OfflineShared",
+            whose,
+        })
+    }
+}
+
+impl VmPlan {
+    /// Of a Windows with several disks: that it may leave its data disks offline.
+    pub(super) fn note_offline_disks(&mut self) {
+        let policy = self.system.as_ref().and_then(|system| system.san_policy);
+        let Some(SanPolicy {
+            name,
+            shared_only,
+            whose,
+        }) = policy
+        else {
+            return;
+        };
+        let own = [DiskBus::Ide, DiskBus::Sata, DiskBus::Nvme, DiskBus::Usb];
+        let is_shared = self.disks.iter().any(|disk| !own.contains(&disk.bus));
+        if self.disks.len() > 1 && (is_shared || !shared_only) {
+            self.settled.push(format!(
+                "Windows may leave data disks offline in the VM, because they are new to it there and {whose} {name}: \
+                 if disks are missing there, say in diskpart 'san policy=OnlineAll', then for each 'select disk N', \
+                 'online disk' and 'attributes disk clear readonly'"
+            ));
+        }
+    }
 }
 
 /// The addresses that a system gives its cards itself, without those that are good only inside it or on its cable.
@@ -83,12 +115,35 @@ pub(crate) fn lower_level(metal: Option<u32>, host: Option<u32>) -> Option<Strin
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::device::DiskIdentity;
+    use crate::inventory::{FirmwareKind, Machine};
+    use crate::units::SectorSize;
+    use crate::vm::VmDisk;
     use serde_json::json;
 
     fn windows(name: &str, policy: Option<u32>) -> Machine {
         let installed = json!([{"kind": "windows", "name": name, "san_policy": policy}]);
         let json = json!({"version": 2, "name": "m", "installed": installed});
         Machine::from_json(json.to_string().as_bytes()).unwrap()
+    }
+
+    fn notes(machine: &Machine, disks: usize, bus: DiskBus) -> String {
+        let disks: Vec<VmDisk> = (0..disks)
+            .map(|number| VmDisk {
+                file: format!("disk-{number}.qcow2").into(),
+                source: DiskIdentity {
+                    path: format!("/dev/sd{number}").into(),
+                    model: None,
+                    serial: None,
+                    wwn: None,
+                    size_bytes: 1 << 30,
+                    logical_sector_bytes: SectorSize::B512,
+                    physical_sector_bytes: SectorSize::B512,
+                },
+            })
+            .collect();
+        let plan = VmPlan::with_firmware(machine, &disks, FirmwareKind::Bios);
+        plan.with_disk_bus(bus).unwrap().all_notes().join("\n")
     }
 
     #[test]
@@ -107,11 +162,18 @@ mod tests {
             ("Windows 11", Some(77), None),
         ] {
             let machine = windows(name, policy);
-            let note = offline_disks(&machine, 2);
-            assert_eq!(note.is_some(), told.is_some(), "{name} {policy:?}");
-            let note = note.unwrap_or_default();
-            assert!(note.contains(told.unwrap_or_default()), "{note}");
-            assert_eq!(offline_disks(&machine, 1), None);
+            let on_virtio = notes(&machine, 2, DiskBus::VirtioBlk);
+            assert_eq!(
+                on_virtio.contains("diskpart"),
+                told.is_some(),
+                "{on_virtio}"
+            );
+            assert!(on_virtio.contains(told.unwrap_or_default()), "{on_virtio}");
+            // A bus of the machine's own is not shared.
+            let on_sata = notes(&machine, 2, DiskBus::Sata);
+            let is_told = told.is_some_and(|told| !told.contains("OfflineShared"));
+            assert_eq!(on_sata.contains("diskpart"), is_told, "{on_sata}");
+            assert!(!notes(&machine, 1, DiskBus::VirtioBlk).contains("diskpart"));
         }
     }
 

@@ -217,7 +217,6 @@ impl VmPlan {
                  clevis) need their recovery key"
             ));
         }
-        notes.extend(guest::offline_disks(machine, disks.len()));
         let mut variables = match firmware {
             FirmwareKind::Bios => Vec::new(),
             FirmwareKind::Uefi => nvram::variables(&machine.firmware),

@@ -42,7 +42,7 @@ pub fn run_script(plan: &VmPlan) -> String {
     }
     if let Some(zone) = zone(plan) {
         // What QEMU takes for local time.
-        script += &format!("TZ={}\nexport TZ\n", quoted(&zone.tz()));
+        script += &format!("TZ=${{QEMU_TZ:-{}}}\nexport TZ\n", zone.tz());
     }
     if plan.needs_many_addresses() {
         script += MUCH_MEMORY;
@@ -286,6 +286,7 @@ const HEAD: &str = r#"#!/bin/sh
 #   QEMU_MEMORY    MiB of memory
 #   QEMU_SMP       processors, as for -smp
 #   QEMU_DISPLAY   gtk, sdl, vnc=:0 ... (none)
+#   QEMU_TZ        zone of a hardware clock on local time; a Windows' is the one it was captured in
 #   QEMU_SERIAL    where the first serial line goes (mon:stdio: here; Ctrl-A X ends)
 #   QEMU_NET       backend of the first network card (user)
 #   OVMF_CODE      the UEFI firmware, if it is not found by itself

@@ -66,16 +66,17 @@ impl VmPlan {
         self.settle_processors();
         self.settle_serials();
         self.note_shared_names();
+        self.note_offline_disks();
     }
 
     fn settle_buses(&mut self) {
         let bios = self.firmware == VmFirmware::Bios;
         let mut ide = 0_usize;
-        for disk in &mut self.disks {
+        for (place, disk) in (1..).zip(&mut self.disks) {
             if disk.bus == DiskBus::MptSas {
                 // Linux 6.12 finds no disk without a SAS address on QEMU 10.0's adapter. This one is
                 // of the kind that is locally assigned (NAA 3h).
-                let place = disk.boot_index;
+                let place: u64 = place;
                 disk.wwn.get_or_insert_with(|| format!("3{place:015x}"));
             }
             if disk.bus == DiskBus::Ide {

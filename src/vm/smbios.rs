@@ -96,7 +96,7 @@ const GENERIC_UUIDS: [&str; 8] = [
     "4c4c4544-0000-2010-8020-80c04f202020",
 ];
 
-/// The machine's UUID, lower case, if it is one of its own; else a sentence where the inventory has another.
+/// The machine's UUID, lower case, if it is one of its own; else a random one with a sentence, where the inventory has one.
 /// libvirt refuses a second domain of one UUID, so two such boards could not both be imported.
 pub(super) fn uuid(smbios: &Smbios) -> (Option<String>, Option<String>) {
     let Some(uuid) = smbios
@@ -117,7 +117,8 @@ pub(super) fn uuid(smbios: &Smbios) -> (Option<String>, Option<String>) {
             "the machine's UUID {text} is one that vendors leave in many machines: the VM gets one of its own. A \
              licence that is bound to it asks again"
         );
-        return (None, Some(note));
+        // Without any, QEMU's guests and Proxmox' have zeros.
+        return (Some(Uuid::new_v4().to_string()), Some(note));
     }
     (Some(text), None)
 }
@@ -157,7 +158,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_uuid_that_many_machines_have_is_none_and_is_named() {
+    fn a_uuid_that_many_machines_have_becomes_a_random_one_and_is_named() {
         for text in [
             "00000000-0000-0000-0000-000000000000",
             "FFFFFFFF-FFFF-FFFF-FFFF-FFFFFFFFFFFF",
@@ -171,7 +172,9 @@ mod tests {
                 ..Smbios::default()
             };
             let (uuid, note) = super::uuid(&smbios);
-            assert_eq!(uuid, None, "{text}");
+            let other = Uuid::parse_str(&uuid.unwrap()).unwrap();
+            assert_ne!(other, Uuid::parse_str(text).unwrap());
+            assert_eq!(other.get_version_num(), 4);
             assert!(note.unwrap().contains(&text.to_ascii_lowercase()), "{text}");
         }
     }

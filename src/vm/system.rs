@@ -1,7 +1,7 @@
 //! What starts in the VM, in the words that clouds have for it.
 
 use super::clock::Zone;
-use super::guest::static_addresses;
+use super::guest::{SanPolicy, static_addresses};
 use crate::inventory::{System, SystemKind};
 
 /// A distribution's `ID` is a short word (os-release(5)).
@@ -29,6 +29,8 @@ pub struct GuestSystem {
     pub server: bool,
     /// The zone of its local time.
     pub zone: Option<Zone>,
+    /// Of a Windows that leaves disks offline.
+    pub(super) san_policy: Option<SanPolicy>,
     /// What it gives its network cards by itself: `192.0.2.7/24`.
     pub static_addresses: Vec<String>,
 }
@@ -54,6 +56,7 @@ impl GuestSystem {
                 .as_ref()
                 .is_some_and(|name| name.contains("Server")),
             zone: Zone::of(system),
+            san_policy: SanPolicy::of(system),
             static_addresses: static_addresses(system),
         })
     }

@@ -41,9 +41,12 @@ impl Group {
                  names)"
             }
             Self::Lvm => "LVM may not find its volumes in the VM",
-            Self::Drivers | Self::Windows => {
-                "without drivers the VM will not find its disks: import again with --profile faithful, or with \
-                 --disk-bus and a kind that the system has a driver for"
+            Self::Windows => {
+                "without drivers the VM will not find its disks: import again with --profile faithful"
+            }
+            Self::Drivers => {
+                "without drivers the VM will not find its disks: import again with --disk-bus and a kind that the \
+                 system has a driver for, or with --profile faithful where virtio was asked for"
             }
         }
     }

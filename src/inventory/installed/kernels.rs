@@ -96,7 +96,7 @@ pub(super) fn kernels(reading: &Reading<'_>, menu: Option<&Menu>) -> Option<Vec<
 }
 
 /// Letters, digits and `+-._~`: what a kernel's makefile lets through.
-fn is_release(text: &str) -> bool {
+pub(super) fn is_release(text: &str) -> bool {
     (1..=64).contains(&text.len())
         && text.starts_with(|c: char| c.is_ascii_digit())
         && text
@@ -118,13 +118,6 @@ fn release_of(reading: &Reading<'_>, entry: &Entry) -> Option<String> {
         return Some(release.to_owned());
     }
     let file = entry.kernel.rsplit('/').next()?;
-    if entry.unified.is_some() {
-        // dracut's `linux-6.12.57-<machine>.efi`, kernel-install's `<token>-6.12.57.efi`.
-        let folders = reading.list("/lib/modules").into_iter();
-        let known =
-            folders.filter(|folder| is_release(&folder.name) && file.contains(&folder.name));
-        return known.map(|folder| folder.name).max_by_key(String::len);
-    }
     release_in(file).or_else(|| {
         let path = places(&entry.kernel)
             .into_iter()

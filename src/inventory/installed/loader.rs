@@ -80,7 +80,8 @@ pub(super) fn menu(reading: &Reading<'_>) -> Option<Menu> {
         .as_ref()
         .is_none_or(|(_, text)| text.contains("blscfg"));
     if has_entries {
-        let found = specification::entries(reading);
+        // GRUB lists no unified images.
+        let found = specification::entries(reading, written.is_none());
         if !found.entries.is_empty() {
             menu.file = found.file;
             menu.default = menu.default.or(found.default);

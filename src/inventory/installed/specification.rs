@@ -8,6 +8,7 @@
     clippy::indexing_slicing
 )]
 
+use super::kernels::is_release;
 use super::loader::{Entry, Menu, version_key};
 use super::reading::{Reading, plain};
 use super::unified::Unified;
@@ -17,8 +18,8 @@ const PLACES: [&str; 3] = ["/boot", "/efi", "/boot/efi"];
 /// Entries that are read.
 const MOST: usize = 256;
 
-/// The entries, the one that a loader shows first in front.
-pub(super) fn entries(reading: &Reading<'_>) -> Menu {
+/// The entries, the one that a loader shows first in front; unified images among them only if asked for.
+pub(super) fn entries(reading: &Reading<'_>, with_images: bool) -> Menu {
     let mut menu = Menu::default();
     let mut entries = Vec::new();
     let folders = PLACES.map(|place| format!("{place}/loader/entries"));
@@ -28,7 +29,8 @@ pub(super) fn entries(reading: &Reading<'_>) -> Menu {
         menu.file.clone_from(folder);
     }
     let folders = PLACES.map(|place| format!("{place}/EFI/Linux"));
-    if let Some(folder) = folders.iter().find(|folder| reading.exists(folder)) {
+    let mut folders = folders.iter().filter(|_| with_images);
+    if let Some(folder) = folders.find(|folder| reading.exists(folder)) {
         entries.extend(images(reading, folder));
         if menu.file.is_empty() {
             menu.file.clone_from(folder);
@@ -62,8 +64,22 @@ pub(super) fn entries(reading: &Reading<'_>) -> Menu {
     menu
 }
 
+/// The release in the name of an image that does not tell it: dracut's `linux-6.12.57-<machine>.efi`, kernel-install's
+/// `<token>-6.12.57.efi`.
+fn release_in(file: &str, modules: &[String]) -> Option<String> {
+    let named = modules
+        .iter()
+        .filter(|release| is_release(release) && file.contains(release.as_str()));
+    named.max_by_key(|release| release.len()).cloned()
+}
+
 /// The unified kernel images of a folder; one that is damaged is told of.
 fn images(reading: &Reading<'_>, folder: &str) -> Vec<Entry> {
+    let modules: Vec<String> = reading
+        .list("/lib/modules")
+        .into_iter()
+        .map(|folder| folder.name)
+        .collect();
     let files = reading.list(folder).into_iter();
     files
         .filter(|file| !file.is_directory && file.name.to_ascii_lowercase().ends_with(".efi"))
@@ -74,10 +90,10 @@ fn images(reading: &Reading<'_>, folder: &str) -> Vec<Entry> {
             match Unified::read(&*content) {
                 Ok(unified) => Some(Entry {
                     title: unified.title.unwrap_or_default(),
+                    release: unified.release.or_else(|| release_in(&file.name, &modules)),
                     id: Some(file.name),
                     kernel: path.clone(),
                     options: unified.options,
-                    release: unified.release,
                     file: Some(path.clone()),
                     unified: Some(path),
                     ..Entry::default()

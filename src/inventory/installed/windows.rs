@@ -18,9 +18,10 @@ use crate::inventory::{RtcBasis, TimeZone};
 /// Where the hives are; the second one until Windows 2000.
 const FOLDERS: [&str; 2] = ["/Windows/System32/config", "/WINNT/system32/config"];
 /// Drivers that are told: of disks and network cards, on the metal and in virtual machines.
-const DRIVERS: [&str; 16] = [
+const DRIVERS: [&str; 19] = [
     "storahci", "msahci", "stornvme", "iastor", "viostor", "vioscsi", "netkvm", "megasas",
-    "lsi_sas", "vmbus", "storvsc", "pvscsi", "e1g60", "e1i", "xenvbd", "pciide",
+    "lsi_sas", "vmbus", "storvsc", "pvscsi", "e1g60", "e1i", "xenvbd", "pciide", "intelide",
+    "atapi", "usbstor",
 ];
 /// The first build of Windows 11, which still calls itself 10.
 const ELEVEN: u32 = 22_000;
@@ -191,6 +192,15 @@ fn staged(reading: &Reading<'_>, folder: &str) -> Vec<String> {
     names
 }
 
+/// When a driver is started. Since Windows 8 its own drivers of disks have `Start` 0, and 3 below `StartOverride`
+/// where no disk was theirs when it was installed: then they are not started by the boot loader.
+fn start(service: Key<'_>) -> Option<u32> {
+    let instead = service.at("StartOverride").and_then(|key| key.number("0"));
+    instead
+        .filter(|start| *start != 0)
+        .or_else(|| service.number("Start"))
+}
+
 fn drivers(services: Key<'_>) -> Vec<WindowsDriver> {
     let mut drivers: Vec<WindowsDriver> = services
         .children()
@@ -200,7 +210,7 @@ fn drivers(services: Key<'_>) -> Vec<WindowsDriver> {
             let is_told = DRIVERS.iter().any(|driver| name.starts_with(driver));
             let fits = name.len() <= 64 && name.bytes().all(|byte| byte.is_ascii_graphic());
             (is_told && fits).then(|| WindowsDriver {
-                start: service.number("Start"),
+                start: start(service),
                 name,
             })
         })
