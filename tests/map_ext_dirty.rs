@@ -201,9 +201,13 @@ fn assert_same(ours: &Path, theirs: &Path, what: &str) {
         };
         let descriptors = 4 + nth % 4;
         let copied = what.starts_with("meta_bg") && theirs[descriptors * 1024..].starts_with(b);
+        let differing = (0..a.len()).find(|at| a[*at] != b[*at]).unwrap_or(0);
+        let near = differing & !31..(differing & !31) + 32;
         assert!(
             a == b || copied || (superblock(a) && superblock(b)),
-            "{what}: KiB {nth} is not what e2fsck replays"
+            "{what}: KiB {nth} is not what e2fsck replays: from byte {differing} on {:02x?} instead of {:02x?}",
+            &a[near.clone()],
+            &b[near]
         );
     }
 }
