@@ -4,6 +4,8 @@
 
 mod map_support;
 
+#[path = "installed/discoverable.rs"]
+mod discoverable;
 #[path = "installed/families.rs"]
 mod families;
 #[path = "installed/hostile.rs"]

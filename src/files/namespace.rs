@@ -131,7 +131,15 @@ impl<'t> Files<'t> {
             }
             let here = way.last().map_or(root, |(_, place)| *place);
             let Some(node) = here.entry(&name)? else {
-                return Ok(None);
+                // systemd makes a mount point that is not there.
+                way.push((name, here));
+                let Some(mounted) = self.mounted(&way) else {
+                    return Ok(None);
+                };
+                if let Some((_, place)) = way.last_mut() {
+                    *place = mounted;
+                }
+                continue;
             };
             let tree = here.tree;
             if tree.kind(node)? == Kind::Link {

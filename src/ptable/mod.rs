@@ -57,6 +57,9 @@ impl PartitionType {
     pub const BIOS_BOOT: Self = Self::Gpt(Uuid::from_u128(0x21686148_6449_6E6F_744E_656564454649));
     /// EFI system partition.
     pub const EFI_SYSTEM: Self = Self::Gpt(Uuid::from_u128(0xC12A7328_F81F_11D2_BA4B_00A0C93EC93B));
+    /// Extended boot loader partition, XBOOTLDR (the UAPI group's Discoverable Partitions Specification).
+    pub const EXTENDED_BOOT: Self =
+        Self::Gpt(Uuid::from_u128(0xBC13C2FF_59E6_4262_A352_B275FD6F7172));
     /// PowerPC PReP boot partition, on GPT.
     pub const PREP_GPT: Self = Self::Gpt(Uuid::from_u128(0x9E1A2D38_C612_4316_AA26_8B49521E5A8B));
     /// PowerPC PReP boot partition, on MBR.

@@ -10,7 +10,7 @@ use super::region::{RegionKind, State};
 use crate::device::ReadAt;
 use crate::error::Result;
 use crate::extent::{Extent, ExtentList};
-use crate::ptable::DiskId;
+use crate::ptable::{DiskId, PartitionType};
 use crate::volume::crypt::Secrets;
 use crate::volume::{DiskIndex, SharedVolume};
 
@@ -48,6 +48,8 @@ pub(crate) struct PartitionNames {
     pub uuid: Option<String>,
     /// As `PARTLABEL=` names it.
     pub label: Option<String>,
+    /// What it says it is for.
+    pub kind: PartitionType,
 }
 
 /// What is in a volume.
@@ -157,6 +159,7 @@ fn partition_names(composition: &Composition<'_>, node: &Node<'_>) -> Option<Par
         number: *number,
         uuid,
         label: partition.name.clone(),
+        kind: partition.kind,
     })
 }
 

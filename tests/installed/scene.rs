@@ -278,12 +278,18 @@ pub fn ext4(folder: &Path, image: &Path, mib: u64, uuid: &str, options: &[&str])
 
 /// A disk whose partitions (GPT, from 1 MiB on) have these contents.
 pub fn disk(image: &Path, partitions: &[&Path]) {
+    let partitions: Vec<(&Path, &str)> = partitions.iter().map(|path| (*path, "linux")).collect();
+    disk_of(image, &partitions);
+}
+
+/// The same with their types, as sfdisk calls them or by their GUID.
+pub fn disk_of(image: &Path, partitions: &[(&Path, &str)]) {
     let mut table = "label: gpt\nlabel-id: 0E4C9B1A-6D3B-4C43-9E1B-7A5D12C0F001\n".to_owned();
     let mut start = MIB;
     let mut places = Vec::new();
-    for partition in partitions {
+    for (partition, kind) in partitions {
         let size = fs::metadata(partition).unwrap().len().next_multiple_of(MIB);
-        table += &format!("start={}, size={}, type=linux\n", start / 512, size / 512);
+        table += &format!("start={}, size={}, type={kind}\n", start / 512, size / 512);
         places.push(start);
         start += size;
     }
@@ -296,7 +302,7 @@ pub fn disk(image: &Path, partitions: &[&Path]) {
         Path::new("/"),
         table.as_bytes(),
     );
-    for (partition, start) in partitions.iter().zip(places) {
+    for ((partition, _), start) in partitions.iter().zip(places) {
         run(
             "dd",
             &[

@@ -117,7 +117,7 @@ pub(super) fn attempt(
     if !of_system.is_empty() {
         session
             .open_encrypted(keys, |uuid| wanted.luks_name(uuid))
-            .and_then(|()| session.mount(&wanted.root, &wanted.mounts, |name| wanted.device(name)))
+            .and_then(|()| session.mount(wanted))
             .map_err(|error| Failure {
                 groups: of_system.clone(),
                 why: error.to_string(),

@@ -3,8 +3,8 @@
 //! One session is started and asked command by command (guestfish(1), "Remote control over a socket").
 
 use super::guest::Guest;
+use super::wanted::Wanted;
 use crate::error::{Error, Kind, Result};
-use crate::inventory::installed::RootPlace;
 use crate::vm::printable;
 use rustix::process::{Pid, Signal};
 use std::ffi::OsStr;
@@ -186,17 +186,12 @@ impl Session {
         Ok(())
     }
 
-    /// Mounts the system at this place, and of its other filesystems those that changes go to. `device` tells
-    /// which device of this machine a name in the system's fstab means.
+    /// Mounts the system that is to be changed, and of its other filesystems those that changes go to.
     ///
     /// # Errors
-    /// When there is no such system, or one of `needed` is not mounted in the end.
-    pub(super) fn mount(
-        &self,
-        place: &RootPlace,
-        needed: &[String],
-        device: impl Fn(&str) -> Option<String>,
-    ) -> Result<()> {
+    /// When there is no such system, or a filesystem of it that changes need is not mounted in the end.
+    pub(super) fn mount(&self, wanted: &Wanted) -> Result<()> {
+        let place = &wanted.root;
         let roots = self.run(&["inspect-os"])?;
         let roots: Vec<&str> = roots.lines().filter(|line| !line.is_empty()).collect();
         let mut found = None;
@@ -243,16 +238,26 @@ impl Session {
         places.sort();
         for (path, name) in &places {
             // Where the disks are known by their content, that is better than libguestfs' counting.
-            for name in device(name).iter().chain([name]) {
+            for name in wanted.device(name).iter().chain([name]) {
                 self.try_run(&["-mount", name, path])?;
                 if self.is_mounted(path)? {
                     break;
                 }
             }
         }
-        for path in needed {
+        for (path, uuid) in &wanted.discovered {
+            let device = self.try_run(&["-findfs-uuid", uuid])?;
+            // systemd makes it where it is not.
+            self.try_run(&["-mkdir-p", path])?;
+            self.try_run(&["-mount", device.trim(), path])?;
+        }
+        let needed = ["/boot", "/usr"];
+        let listed = wanted.mounts.iter().map(String::as_str);
+        let listed = listed.filter(|path| needed.contains(path));
+        let discovered = wanted.discovered.iter().map(|(path, _)| path.as_str());
+        for path in listed.chain(discovered) {
             // Without these a kernel's files, or the programs that make them, are not there.
-            if ["/boot", "/usr"].contains(&path.as_str()) && !self.is_mounted(path)? {
+            if !self.is_mounted(path)? {
                 return Err(Error::new(
                     Kind::Unsupported,
                     format!("the filesystem of the system's {path} was not found"),

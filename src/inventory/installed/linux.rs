@@ -11,7 +11,7 @@ use super::notes::Notes;
 use super::reading::{Reading, assignments, host_name, plain, word};
 use super::system::{CrypttabEntry, FstabEntry, System, SystemKind};
 use super::volumes::Volumes;
-use super::{kernels, loader, lvm, network, tables};
+use super::{discoverable, kernels, loader, lvm, network, tables};
 use crate::bytes::{has_magic, read_u8, read_u16be, read_u16le};
 use crate::files::{Files, Node, Tree};
 use crate::inventory::{RtcBasis, TimeZone, is_zone_name};
@@ -84,9 +84,16 @@ pub(super) fn read<'t>(
         fstab.as_deref().unwrap_or_default(),
         crypttab.as_deref().unwrap_or_default(),
     );
+    let discovered = discoverable::mount(
+        &mut reading,
+        volumes,
+        place,
+        fstab.as_deref().unwrap_or_default(),
+    );
     let mut system = System {
         kind: Some(SystemKind::Linux),
         fstab,
+        discovered_mounts: discovered,
         crypttab,
         root: volumes.describe(place),
         hostname: host(&reading),

@@ -5,8 +5,8 @@
 //! composes, the files are read by `crate::files`. What a system's files say is a stranger's: texts are
 //! cut, names that could do harm are none.
 //!
-//! `volumes` finds a volume by what a system calls it; `linux` and its parts (`tables`, `loader`,
-//! `specification`, `unified`, `kernels`, `initramfs`, `lvm`, `network`) read a Linux, `windows` and `hive` a Windows.
+//! `volumes` finds a volume by what a system calls it; `linux` and its parts (`tables`,
+//! `discoverable`, `loader`, `specification`, `unified`, `kernels`, `initramfs`, `lvm`, `network`) read a Linux, `windows` and `hive` a Windows.
 
 #![forbid(unsafe_code)]
 #![deny(
@@ -16,6 +16,7 @@
 )]
 
 mod cpio;
+mod discoverable;
 mod drivers;
 mod hive;
 mod initramfs;

@@ -39,6 +39,9 @@ pub struct System {
     pub root: RootPlace,
     /// Linux: the entries of `/etc/fstab`.
     pub fstab: Option<Vec<FstabEntry>>,
+    /// Linux: what systemd mounts by the type of its partition, without a line in `/etc/fstab`: the ESP, the
+    /// extended boot loader partition. `None`: it does no such thing.
+    pub discovered_mounts: Option<Vec<FstabEntry>>,
     /// Linux: the entries of `/etc/crypttab`.
     pub crypttab: Option<Vec<CrypttabEntry>>,
     /// Linux: the command line of the kernel that starts.

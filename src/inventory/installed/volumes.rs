@@ -11,6 +11,7 @@ use super::notes::Notes;
 use super::system::{CrypttabEntry, RootPlace};
 use crate::device::ReadAt;
 use crate::files::{self, Tree};
+use crate::ptable::PartitionType;
 use crate::usedmap::survey::{Holds, Surveyed};
 use crate::volume::DiskIndex;
 
@@ -114,6 +115,26 @@ impl<'t> Volumes<'t> {
             self.disks.get(disk.0).cloned()
         })
         .unwrap_or_default()
+    }
+
+    /// The first partition of a type, with files, on the only disk that the volume `root` lies on.
+    pub(super) fn of_type(&self, kind: PartitionType, root: usize) -> Option<usize> {
+        let disks = |place: usize| self.surveyed.get(place).map(|v| &*v.origin.disks);
+        let [_] = disks(root)? else {
+            return None;
+        };
+        let of_type = self.trees().filter(|(place, _)| {
+            let partition = self.surveyed.get(*place);
+            let partition = partition.and_then(|volume| volume.origin.partition.as_ref());
+            partition.is_some_and(|partition| partition.kind == kind)
+                && disks(*place) == disks(root)
+        });
+        Some(of_type.min_by_key(|(place, _)| self.number(*place))?.0)
+    }
+
+    fn number(&self, place: usize) -> Option<u32> {
+        let partition = self.surveyed.get(place)?.origin.partition.as_ref();
+        Some(partition?.number)
     }
 
     /// Encrypted volumes that nothing opened, by their place and what they are.

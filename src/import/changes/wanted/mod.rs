@@ -19,6 +19,9 @@ pub(super) type Boots<'a> = &'a [(usize, &'a DiskBoot)];
 /// What kernel-install(8) and ukify(1) take a kernel's command line from.
 const KERNEL_COMMAND_LINE: &str = "/etc/kernel/cmdline";
 
+/// Where systemd mounts what it finds by its type (systemd-gpt-auto-generator(8)).
+const DISCOVERED: [&str; 2] = ["/boot", "/efi"];
+
 /// A card that shall keep its name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Link {
@@ -58,6 +61,8 @@ pub(super) struct Wanted {
     pub(super) root: RootPlace,
     /// What the system mounts, by its fstab.
     pub(super) mounts: Vec<String>,
+    /// What it mounts by the type of the partition: where, and the filesystem's UUID.
+    pub(super) discovered: Vec<(String, String)>,
     /// The system's names of LUKS containers, by their UUIDs.
     pub(super) luks: Vec<(String, String)>,
     /// A LUKS container's name that only the kernel's command line tells.
@@ -251,6 +256,14 @@ impl Wanted {
         self.mounts = fstab
             .filter(|entry| !entry.options.iter().any(|option| option == "noauto"))
             .map(|entry| entry.file.clone())
+            .collect();
+        let discovered = system.discovered_mounts.iter().flatten();
+        self.discovered = discovered
+            .filter_map(|entry| {
+                let uuid = entry.spec.strip_prefix("UUID=")?;
+                Some((entry.file.clone(), uuid.to_owned()))
+            })
+            .filter(|(path, _)| DISCOVERED.contains(&&**path))
             .collect();
         let crypttab = system.crypttab.iter().flatten();
         self.luks = crypttab

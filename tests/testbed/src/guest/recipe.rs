@@ -83,6 +83,8 @@ pub struct Recipe {
     pub crypttab: bool,
     /// Whether fstab names a disk that is not there.
     pub absent_disk: bool,
+    /// Whether fstab leaves the ESP to systemd, which finds it by its type.
+    pub esp_unlisted: bool,
     /// How the system names its partitions, up to the number, where it does not go by UUID: `/dev/nvme0n1p`.
     pub by_place: Option<&'static str>,
     /// Whose parts it has.
@@ -121,6 +123,7 @@ impl Recipe {
         dep: false,
         crypttab: false,
         absent_disk: false,
+        esp_unlisted: false,
         by_place: None,
         flavor: Flavor::Debian,
         lvm_devices: false,
@@ -180,6 +183,13 @@ impl Recipe {
     #[must_use]
     pub const fn absent_disk(mut self) -> Self {
         self.absent_disk = true;
+        self
+    }
+
+    /// The same with no line in fstab for the ESP.
+    #[must_use]
+    pub const fn esp_unlisted(mut self) -> Self {
+        self.esp_unlisted = true;
         self
     }
 
@@ -305,7 +315,7 @@ impl Recipe {
         if self.separate_boot() {
             table += &format!("UUID={BOOT_UUID} /boot ext4 defaults 0 2\n");
         }
-        if self.boot == Boot::Uefi {
+        if self.boot == Boot::Uefi && !self.esp_unlisted {
             table += &format!("UUID={EFI_VOLUME} /boot/efi vfat umask=0077 0 1\n");
         }
         if self.layout().swap.is_some() {

@@ -225,9 +225,10 @@ fn systemd_boot_with_kernels_on_the_esp() {
 fn unified_kernel_images_with_the_root_by_its_place() {
     let recipe = Recipe::UEFI
         .systemd_boot(Flavor::Unified)
+        .esp_unlisted()
         .by_place("/dev/sda");
     let scene = Scene::new(&Metal::new(
-        "Debian 13 with dracut, UEFI, ext4, unified kernel images, partitions by name",
+        "Debian 13 with dracut, UEFI, ext4, unified kernel images, partitions by name, no ESP in fstab",
         recipe.addresses(ADDRESSES),
         Bus::Sata,
     ));
