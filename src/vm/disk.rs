@@ -195,10 +195,29 @@ fn naa(wwn: &str) -> Option<String> {
 }
 
 #[cfg(test)]
+impl VmDisk {
+    /// The image of a disk that was captured as the inventory has it; sectors that it does not tell have 512 bytes.
+    pub(super) fn of(info: &DiskInfo) -> Self {
+        let sector = |bytes: Option<u32>| crate::units::SectorSize::new(bytes.unwrap_or(512));
+        Self {
+            file: format!("{}.qcow2", info.name).into(),
+            source: DiskIdentity {
+                path: info.device(),
+                model: info.model.clone(),
+                serial: info.serial.clone(),
+                wwn: info.wwn.clone(),
+                size_bytes: info.size_bytes,
+                logical_sector_bytes: sector(info.logical_sector_bytes).unwrap(),
+                physical_sector_bytes: sector(info.physical_sector_bytes).unwrap(),
+            },
+        }
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
     use crate::inventory::Bus;
-    use crate::units::SectorSize;
 
     /// A volume of a storage system, and its image.
     fn volume(name: &str, wwn: &str, size_bytes: u64, bus: Bus) -> (DiskInfo, VmDisk) {
@@ -211,17 +230,8 @@ mod tests {
             bus,
             ..DiskInfo::default()
         };
-        let source = DiskIdentity {
-            path: info.device(),
-            model: info.model.clone(),
-            serial: info.serial.clone(),
-            wwn: info.wwn.clone(),
-            size_bytes,
-            logical_sector_bytes: SectorSize::B512,
-            physical_sector_bytes: SectorSize::B512,
-        };
-        let file = format!("{name}.qcow2").into();
-        (info, VmDisk { file, source })
+        let image = VmDisk::of(&info);
+        (info, image)
     }
 
     fn machine(disks: &[&DiskInfo]) -> Machine {

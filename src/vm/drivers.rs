@@ -256,10 +256,8 @@ fn is_the_metals(info: &DiskInfo, bus: DiskBus) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::device::DiskIdentity;
     use crate::inventory::installed::{RootPlace, WindowsDriver};
-    use crate::inventory::{Bus, FirmwareKind};
-    use crate::units::SectorSize;
+    use crate::inventory::{Bus, DiskInfo, FirmwareKind};
     use crate::vm::VmDisk;
 
     /// A server whose only disk is on this controller.
@@ -312,18 +310,11 @@ mod tests {
         machine: &Machine,
         firmware: FirmwareKind,
     ) -> (DiskBus, Vec<&'static str>, Vec<String>) {
-        let disks = [VmDisk {
-            file: "disk-0.qcow2".into(),
-            source: DiskIdentity {
-                path: "/dev/sda".into(),
-                model: None,
-                serial: None,
-                wwn: None,
-                size_bytes: 1 << 30,
-                logical_sector_bytes: SectorSize::B512,
-                physical_sector_bytes: SectorSize::B512,
-            },
-        }];
+        let disks = [VmDisk::of(&DiskInfo {
+            name: "sda".into(),
+            size_bytes: 1 << 30,
+            ..DiskInfo::default()
+        })];
         let plan = VmPlan::with_firmware(machine, &disks, firmware).on_reached_buses(machine);
         let system = &machine.installed.as_ref().unwrap()[0];
         let unreached = plan.unreached(system, machine);

@@ -115,9 +115,7 @@ pub(crate) fn lower_level(metal: Option<u32>, host: Option<u32>) -> Option<Strin
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::device::DiskIdentity;
-    use crate::inventory::{FirmwareKind, Machine};
-    use crate::units::SectorSize;
+    use crate::inventory::{DiskInfo, FirmwareKind, Machine};
     use crate::vm::VmDisk;
     use serde_json::json;
 
@@ -129,17 +127,12 @@ mod tests {
 
     fn notes(machine: &Machine, disks: usize, bus: DiskBus) -> String {
         let disks: Vec<VmDisk> = (0..disks)
-            .map(|number| VmDisk {
-                file: format!("disk-{number}.qcow2").into(),
-                source: DiskIdentity {
-                    path: format!("/dev/sd{number}").into(),
-                    model: None,
-                    serial: None,
-                    wwn: None,
+            .map(|number| {
+                VmDisk::of(&DiskInfo {
+                    name: format!("sd{number}"),
                     size_bytes: 1 << 30,
-                    logical_sector_bytes: SectorSize::B512,
-                    physical_sector_bytes: SectorSize::B512,
-                },
+                    ..DiskInfo::default()
+                })
             })
             .collect();
         let plan = VmPlan::with_firmware(machine, &disks, FirmwareKind::Bios);

@@ -194,9 +194,7 @@ fn numbered(serial: &str, number: u32, longest: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::device::DiskIdentity;
     use crate::inventory::{Bus, DiskInfo, FirmwareKind, Machine};
-    use crate::units::SectorSize;
     use crate::vm::{Profile, VmDisk};
 
     /// A plan for disks of these buses, sizes of sectors and serial numbers.
@@ -212,21 +210,12 @@ mod tests {
                 model: Some("MODEL".into()),
                 serial: Some((*serial).into()),
                 size_bytes: 1 << 20,
+                logical_sector_bytes: Some(*sector),
+                physical_sector_bytes: Some(4096),
                 bus: *bus,
                 ..DiskInfo::default()
             };
-            images.push(VmDisk {
-                file: format!("disk-{number}.qcow2").into(),
-                source: DiskIdentity {
-                    path: info.device(),
-                    model: info.model.clone(),
-                    serial: info.serial.clone(),
-                    wwn: None,
-                    size_bytes: info.size_bytes,
-                    logical_sector_bytes: SectorSize::new(*sector).unwrap(),
-                    physical_sector_bytes: SectorSize::B4096,
-                },
-            });
+            images.push(VmDisk::of(&info));
             machine.disks.push(info);
         }
         VmPlan::with_firmware(&machine, &images, firmware)
