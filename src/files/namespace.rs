@@ -130,19 +130,11 @@ impl<'t> Files<'t> {
                 continue;
             }
             let here = way.last().map_or(root, |(_, place)| *place);
-            let Some(node) = here.entry(&name)? else {
-                // systemd makes a mount point that is not there.
-                way.push((name, here));
-                let Some(mounted) = self.mounted(&way) else {
-                    return Ok(None);
-                };
-                if let Some((_, place)) = way.last_mut() {
-                    *place = mounted;
-                }
-                continue;
-            };
             let tree = here.tree;
-            if tree.kind(node)? == Kind::Link {
+            let entry = here.entry(&name)?;
+            if let Some(node) = entry
+                && tree.kind(node)? == Kind::Link
+            {
                 links = links.saturating_add(1);
                 if links > MAX_LINKS {
                     return Err(Refusal::Damaged(format!(
@@ -158,11 +150,13 @@ impl<'t> Files<'t> {
                 }
                 continue;
             }
+            let node = entry.unwrap_or(here.node);
             way.push((name, Place { tree, node }));
-            if let Some(mounted) = self.mounted(&way)
-                && let Some((_, place)) = way.last_mut()
-            {
-                *place = mounted;
+            // systemd makes a mount point that is not there.
+            match (self.mounted(&way), way.last_mut()) {
+                (Some(mounted), Some((_, place))) => *place = mounted,
+                _ if entry.is_none() => return Ok(None),
+                _ => {}
             }
         }
         Ok(Some(way))

@@ -15,6 +15,7 @@ use super::volumes::Volumes;
 use crate::files::{Files, Tree};
 use crate::ptable::PartitionType;
 
+/// What does it, and where it is where `/lib` is a folder of its own.
 const GENERATORS: [&str; 2] = [
     "/usr/lib/systemd/system-generators/systemd-gpt-auto-generator",
     "/lib/systemd/system-generators/systemd-gpt-auto-generator",
@@ -101,11 +102,9 @@ fn entry(place: &str, tree: &dyn Tree, uuid: &str) -> FstabEntry {
     }
 }
 
+/// The version of the system's systemd.
 fn version(reading: &Reading<'_>) -> Option<u32> {
-    let files = LIBRARIES
-        .iter()
-        .filter(|folder| reading.exists(folder))
-        .flat_map(|folder| reading.list(folder));
+    let files = LIBRARIES.iter().flat_map(|folder| reading.list(folder));
     files
         .filter_map(|file| {
             let rest = file.name.strip_prefix(LIBRARY)?;

@@ -77,19 +77,15 @@ pub(super) fn read<'t>(
     let crypttab = reading
         .text("/etc/crypttab")
         .map(|text| tables::crypttab(&text));
+    let listed = fstab.as_deref().unwrap_or_default();
     mount(
         &mut reading,
         volumes,
         place,
-        fstab.as_deref().unwrap_or_default(),
+        listed,
         crypttab.as_deref().unwrap_or_default(),
     );
-    let discovered = discoverable::mount(
-        &mut reading,
-        volumes,
-        place,
-        fstab.as_deref().unwrap_or_default(),
-    );
+    let discovered = discoverable::mount(&mut reading, volumes, place, listed);
     let mut system = System {
         kind: Some(SystemKind::Linux),
         fstab,

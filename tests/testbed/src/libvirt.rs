@@ -229,6 +229,7 @@ mod tests {
         while daemon() == before && Instant::now() < deadline {
             std::thread::sleep(Duration::from_millis(200));
         }
+        assert_ne!(daemon(), before);
         host.ready().unwrap();
         let networks = run(host.virsh().args(["net-list", "--name"])).unwrap();
         assert_eq!(networks.trim(), "default");
